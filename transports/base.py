@@ -1,0 +1,189 @@
+"""The Transport protocol: what every broker adapter does, in batch verbs, and the plain data that they exchange.
+
+Producers use `publish`; a worker's consumer thread uses the rest. A transport object belongs to one thread at a time.
+Every verb is atomic per message: a crash at any moment leaves each message in exactly one place (P1).
+Every verb raises TransportError when the broker cannot be reached or does not answer in time; the caller
+may repeat the call: what was already carried out is not carried out twice (settling verbs settle only what the owner still holds).
+The exceptions: a `publish` that timed out may have happened, and what a timed-out `reserve` took is found by `recall`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as the wire carries it, on its way to `queue`.
+
+    `raw` is the JSON envelope of the Celery wire protocol (UTF-8). `priority` is 0 (first) to 9 (last).
+    `due` is seconds since the epoch: the message waits on the broker until then; None = at once.
+    `front` puts it at the front of its queue (the next to be reserved) instead of the back.
+    """
+
+    queue: str
+    raw: bytes
+    priority: int = 0
+    due: float | None = None
+    front: bool = False
+
+
+class Delivery:
+    """One receipt of a message by this worker. Hot path: a plain slots class, made once per message.
+
+    `tag` is the receipt handle (unique among what is in flight), `queue` the queue's name, `raw` the envelope's original bytes,
+    `crashes` how many children have died with this message so far.
+    """
+
+    __slots__ = ("crashes", "queue", "raw", "tag")
+
+    def __init__(self, tag: str, queue: str, raw: bytes, crashes: int = 0) -> None:
+        self.tag = tag
+        self.queue = queue
+        self.raw = raw
+        self.crashes = crashes
+
+    def __repr__(self) -> str:
+        return f"Delivery(tag={self.tag!r}, queue={self.queue!r}, bytes={len(self.raw)}, crashes={self.crashes})"
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Settle `delivery` for good and, in the same atomic step, publish `successors` (a retry, the next chain link)."""
+
+    delivery: Delivery
+    successors: Sequence[Envelope] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Move `delivery` to the dead-letter store. `reason` is a short constant (`unknown_task`), `details` plain JSON data."""
+
+    delivery: Delivery
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settling call did: `lost` are the tags that this owner no longer held (nothing was changed for them)."""
+
+    done: int
+    lost: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """What `maintain` did. `next_due_s`: seconds until the earliest delayed message is due, None when there is none.
+
+    `more` is true when a bounded batch was full: call again soon.
+    """
+
+    moved: int = 0
+    recovered: int = 0
+    next_due_s: float | None = None
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message in the dead-letter store. `died_at` is seconds since the epoch; `raw` the original bytes."""
+
+    token: str
+    queue: str
+    reason: str
+    crashes: int
+    died_at: float
+    details: Mapping[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """How transports differ, as data.
+
+    `idle_poll_s`: how often an idle consumer has to ask (None: `wake_fd` tells). `max_batch`: most messages in one call.
+    `native_priority`: whether priorities have an effect.
+    """
+
+    max_batch: int = 1000
+    idle_poll_s: float | None = None
+    native_priority: bool = True
+
+
+class Transport(Protocol):
+    """One broker, seen by one owner (a worker) or by a producer (owner is an empty string)."""
+
+    capabilities: Capabilities
+
+    def connect(self) -> None:
+        """Reach the broker, or raise TransportError. Drops a connection that exists: also the way to reconnect."""
+        ...
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Put every envelope where it belongs: its queue, or the delayed set when `due` lies ahead."""
+        ...
+
+    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
+        """Take up to `limit` messages under this owner's lease, best priority first, oldest first.
+
+        With `arm`, an empty answer also promises that `wake_fd` becomes readable when something arrives on one of `queues`
+        or the time of a delayed message changes. Never waits.
+        """
+        ...
+
+    def wake_fd(self) -> int | None:
+        """A descriptor for `select` that turns readable when there may be work, or None (then poll by `idle_poll_s`)."""
+        ...
+
+    def drain_wake(self) -> None:
+        """Read and forget what made `wake_fd` readable. Raises TransportError if that connection has broken."""
+        ...
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Settled:
+        """Renew this owner's lease and everything it holds (`deliveries` may be empty). `lost` = no longer ours."""
+        ...
+
+    def ack(self, acks: Sequence[Ack]) -> Settled:
+        """Settle for good; successors of a message are published in the same atomic step, and only if it was still held."""
+        ...
+
+    def recall(self, known: Collection[str]) -> list[Delivery]:
+        """What the broker holds in this owner's name and whose tag is not in `known`.
+
+        Called after a reconnect: a reserve whose reply was lost has taken messages that the worker never saw.
+        """
+        ...
+
+    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
+        """Give back, bytes untouched: to the front of their queues in the given order, or with `due` to the delayed set.
+
+        `crashed` adds one to each message's crash count.
+        """
+        ...
+
+    def reject(self, rejections: Sequence[Rejection]) -> Settled:
+        """Move to the dead-letter store."""
+        ...
+
+    def maintain(self) -> Maintenance:
+        """Move due delayed messages to their queues and give back what dead owners held; in bounded batches."""
+        ...
+
+    def depths(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many messages wait on each queue (all priorities; neither delayed nor in flight)."""
+        ...
+
+    def purge(self, queues: Sequence[str]) -> int:
+        """Delete what waits on the queues (not what is delayed or in flight); return how many."""
+        ...
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+        ...
+
+    def close(self) -> None:
+        """Leave: end this owner's lease if it holds nothing. Never raises."""
+        ...
