@@ -1,0 +1,172 @@
+"""How one log record becomes one line: text in Celery's shape, JSON, or logfmt. Used by `core.logs` only.
+
+A renderer is a function from a record to a line without its end. The speed matters for the text and JSON of `succeeded` lines, one per task;
+the part of the time stamp that changes once a second is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from logging import LogRecord
+from typing import Any, Final, Literal
+
+LogFormat = Literal["text", "json", "logfmt"]
+TaskInfo = Callable[[], "tuple[str, str] | None"]
+Render = Callable[[LogRecord], str]
+
+_PLAIN: Final = re.compile(r"[^\x00-\x20\"=\\\x7f]+").fullmatch
+_COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_RESET: Final = "\x1b[0m"
+
+# What every record has; anything else came with `extra=` and belongs into a structured line.
+_STANDARD: Final = frozenset(vars(LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+
+
+class Event:
+    """The `msg` of an event's record: a name, key=value pairs, and perhaps a sentence for people."""
+
+    __slots__ = ("name", "pairs", "text")
+
+    def __init__(self, name: str, pairs: Mapping[str, Any], text: str | None) -> None:
+        self.name = name
+        self.pairs = pairs
+        self.text = text
+
+    def __str__(self) -> str:
+        if self.text is not None:
+            return self.text
+        return self.name + "".join(f" {key}={_value(value)}" for key, value in self.pairs.items())
+
+
+class Context:
+    """What a line says about its process: a name, and which task runs there now (name and id)."""
+
+    __slots__ = ("process", "task_info")
+
+    def __init__(self) -> None:
+        self.process = "MainProcess"
+        self.task_info: TaskInfo | None = None
+
+
+def renderer(kind: LogFormat, context: Context, *, colour: bool) -> Render:
+    """Return the renderer of that name. `colour` is for text only."""
+    if kind == "json":
+        return _json_renderer(context)
+    if kind == "logfmt":
+        return _logfmt_renderer(context)
+    return _text_renderer(context, colour)
+
+
+def _text_renderer(context: Context, colour: bool) -> Render:
+    stamp = _Seconds("%Y-%m-%d %H:%M:%S", time.localtime)
+
+    def render(record: LogRecord) -> str:
+        task = _task_of(record, context)
+        about = f"{task[0]}[{task[1]}]: " if task else ""
+        line = (
+            f"[{stamp(record.created)},{int(record.msecs):03d}: {record.levelname}/{context.process}] "
+            f"{about}{record.getMessage()}{_trouble(record)}"
+        )
+        start = _COLOURS.get(record.levelname) if colour else None
+        return f"{start}{line}{_RESET}" if start else line
+
+    return render
+
+
+def _json_renderer(context: Context) -> Render:
+    fields = _field_reader(context)
+    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+    return lambda record: encode(dict(fields(record)))
+
+
+def _logfmt_renderer(context: Context) -> Render:
+    fields = _field_reader(context)
+    return lambda record: " ".join(f"{_key(key)}={_value(value)}" for key, value in dict(fields(record)).items())
+
+
+def _field_reader(context: Context) -> Callable[[LogRecord], Iterator[tuple[str, Any]]]:
+    stamp = _Seconds("%Y-%m-%dT%H:%M:%S", time.gmtime)
+
+    def fields(record: LogRecord) -> Iterator[tuple[str, Any]]:
+        yield "ts", f"{stamp(record.created)}.{int(record.msecs):03d}Z"
+        yield "level", record.levelname
+        yield "logger", record.name
+        yield "process", context.process
+        yield "pid", record.process
+        yield from _message_fields(record)
+        task = _task_of(record, context)
+        if task:
+            yield "task", task[0]
+            yield "id", task[1]
+        trouble = _trouble(record)
+        if trouble:
+            yield "exception", trouble[1:]
+
+    return fields
+
+
+def _message_fields(record: LogRecord) -> Iterator[tuple[str, Any]]:
+    event = record.msg
+    if isinstance(event, Event):
+        yield "event", event.name
+        if event.text is not None:
+            yield "message", event.text
+        yield from event.pairs.items()
+        return
+    yield "message", record.getMessage()
+    for key, value in vars(record).items():
+        if key not in _STANDARD:
+            yield key, value
+
+
+def _task_of(record: LogRecord, context: Context) -> tuple[str, str] | None:
+    if context.task_info is None:
+        return None
+    if isinstance(record.msg, Event) and "id" in record.msg.pairs:
+        return None  # the event already says which task it is about
+    return context.task_info()
+
+
+def _trouble(record: LogRecord) -> str:
+    text = ""
+    if record.exc_info and record.exc_info[0] is not None:
+        text = "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+    if record.stack_info:
+        text += "\n" + record.stack_info
+    return text
+
+
+class _Seconds:
+    """The time stamp down to the second, formatted once per second."""
+
+    __slots__ = ("_break_down", "_format", "_second", "_text")
+
+    def __init__(self, form: str, break_down: Callable[[float], time.struct_time]) -> None:
+        self._format = form
+        self._break_down = break_down
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            self._text = time.strftime(self._format, self._break_down(second))
+            self._second = second
+        return self._text
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = value if isinstance(value, str) else str(value)
+    return text if _PLAIN(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _key(key: str) -> str:
+    return key if _PLAIN(key) else re.sub(r"[\x00-\x20\"=\\\x7f]", "_", key)
