@@ -1,0 +1,183 @@
+"""Results in a SQLite file: the embedded default, several processes on one host. Opened by `open_result_store`.
+
+One table, one row per task; a batch is one transaction. The file may be the broker's: the table has its own name and no statement
+here touches another one. Waiting is reading `PRAGMA data_version`, which changes when another connection has committed.
+
+WAL with `synchronous=NORMAL`: what is committed survives every death of a process. After a power cut the last commits may
+be missing, but never an earlier one than a later one in the same file, so a result cannot be missing while the ack after it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ..core.errors import ResultStoreError
+from .base import StoredResult
+from .expiry import expiry_from
+from .meta import compress, compression_for, decompress, is_ready, status_of
+
+_T = TypeVar("_T")
+
+_LOCK_WAIT_S: Final = 10.0
+_PURGE_EVERY_S: Final = 60.0
+_PURGE_ROWS: Final = 1000
+_POLL_FIRST_S: Final = 0.002
+_POLL_LAST_S: Final = 0.015
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS qworker_results (
+    task_id TEXT PRIMARY KEY,
+    is_success INTEGER NOT NULL,
+    expires REAL,
+    meta BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS qworker_results_expires ON qworker_results (expires) WHERE expires IS NOT NULL;
+"""
+_STORE: Final = """
+INSERT INTO qworker_results (task_id, is_success, expires, meta) VALUES (?, ?, ?, ?)
+ON CONFLICT (task_id) DO UPDATE SET is_success = excluded.is_success, expires = excluded.expires, meta = excluded.meta
+WHERE excluded.is_success OR NOT qworker_results.is_success OR qworker_results.expires <= ?
+"""
+_FETCH: Final = "SELECT meta FROM qworker_results WHERE task_id = ? AND (expires IS NULL OR expires > ?)"
+_PURGE: Final = """
+DELETE FROM qworker_results WHERE rowid IN (SELECT rowid FROM qworker_results WHERE expires <= ? LIMIT ?)
+"""
+
+# A connection must not be used, or even closed, in a process forked from the one that opened it (sqlite.org/howtocorrupt.html, 2.6);
+# those that a fork brought along are kept here so that they are never finalised.
+_inherited: Final[list[sqlite3.Connection]] = []
+
+
+class SqliteResultStore:
+    """A ResultStore in one file. One thread at a time; after a fork the child gets a connection of its own."""
+
+    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
+        self._path = path
+        self._expiry = expiry_from(settings)
+        self._compression = compression_for(settings.get("result_compression"))
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._next_purge = 0.0
+
+    def connect(self) -> None:
+        """Open the file, and create it and the table if need be."""
+        self.close()
+        self._attempt(lambda db: None)
+
+    def store(self, results: Sequence[StoredResult]) -> None:
+        """Write all of them in one transaction; a stored SUCCESS stays unless a newer SUCCESS comes."""
+        now = time.time()
+        rows = [self._row(result, now) for result in results]
+        self._attempt(lambda db: self._write(db, rows, now))
+
+    def fetch(self, task_id: str) -> bytes | None:
+        """The stored meta, or None."""
+        row = self._attempt(lambda db: db.execute(_FETCH, (task_id, time.time())).fetchone())
+        return decompress(row[0]) if row else None
+
+    def wait(self, task_id: str, timeout_s: float | None) -> bytes | None:
+        """The meta once its status is final, or None when the time is over. Sees a result within about 15 ms."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pause_s, seen = _POLL_FIRST_S, -1
+        while True:
+            version = self._version()
+            if version != seen:
+                seen, meta = version, self.fetch(task_id)
+                if meta is not None and is_ready(meta):
+                    return meta
+            left_s = pause_s if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, _POLL_LAST_S)
+
+    def forget(self, task_id: str) -> None:
+        """Delete the stored meta."""
+        self._attempt(lambda db: db.execute("DELETE FROM qworker_results WHERE task_id = ?", (task_id,)))
+
+    def close(self) -> None:
+        """Close the file."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._pid != os.getpid():
+            _inherited.append(connection)
+            return
+        with suppress(sqlite3.Error):
+            connection.close()
+
+    def _row(self, result: StoredResult, now: float) -> tuple[str, bool, float | None, bytes, float]:
+        failed = not result.is_success and status_of(result.meta) == "FAILURE"
+        ttl = self._expiry.failure_s if failed else self._expiry.s
+        expires = None if ttl is None else now + ttl
+        return result.task_id, result.is_success, expires, compress(result.meta, self._compression), now
+
+    def _write(self, db: sqlite3.Connection, rows: Sequence[tuple[object, ...]], now: float) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany(_STORE, rows)
+            self._purge(db, now)
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def _purge(self, db: sqlite3.Connection, now: float) -> None:
+        if time.monotonic() < self._next_purge:
+            return
+        deleted = db.execute(_PURGE, (now, _PURGE_ROWS)).rowcount
+        # A full batch: there is more, go on with the next store instead of in a minute.
+        self._next_purge = 0.0 if deleted == _PURGE_ROWS else time.monotonic() + _PURGE_EVERY_S
+
+    def _version(self) -> int:
+        version: int = self._attempt(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
+        return version
+
+    def _attempt(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return action(self._open())
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise ResultStoreError(f"the result store sqlite:///{self._path} cannot be used: {error}") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            self.close()
+            self._pid = os.getpid()
+        if self._connection is None:
+            self._connection = _connect(self._path)
+        return self._connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # check_same_thread: the owner may hand the store from one thread to another, one at a time.
+    db = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        _use_wal(db)
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch a new file to WAL. Two processes that do so at once make SQLite say 'locked' without waiting, so we wait."""
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
