@@ -1,0 +1,31 @@
+"""Children and the spawner that forks them, the channels to them, and how far ahead to work."""
+
+from .channel import Channel
+from .child import Executor, Job, Runtime
+from .handle import SpawnerHandle
+from .pace import Pace
+from .slots import MAX_SLOTS, Running, SlotTable, boottime
+from .spawner import Boot
+from .titles import set_title
+from .wire import Say, Tell, pack_exit, pack_task, unpack_outcome, unpack_state
+
+__all__ = [
+    "MAX_SLOTS",
+    "Boot",
+    "Channel",
+    "Executor",
+    "Job",
+    "Pace",
+    "Running",
+    "Runtime",
+    "Say",
+    "SlotTable",
+    "SpawnerHandle",
+    "Tell",
+    "boottime",
+    "pack_exit",
+    "pack_task",
+    "set_title",
+    "unpack_outcome",
+    "unpack_state",
+]

@@ -1,0 +1,7 @@
+"""Operating-system signals become events: a self-pipe to wait on, and masks around fork."""
+
+from .mask import blocked
+from .pipe import SignalPipe
+from .quiet import ignore_group_signals
+
+__all__ = ["SignalPipe", "blocked", "ignore_group_signals"]

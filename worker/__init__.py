@@ -1,0 +1,14 @@
+"""The worker: master, phases, consumer, ledger. The command line starts it with `run_worker`."""
+
+from .exitcodes import ExitCode
+from .options import WorkerOptions
+from .phases import TRANSITIONS, Event, Phase, next_phase
+
+__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "next_phase", "run_worker"]
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Run a worker until it is told to stop; returns the exit code (see `worker.run.run_worker`)."""
+    from .run import run_worker as run  # here, so that parsing a command line does not load the pool
+
+    return run(options)

@@ -1,0 +1,97 @@
+"""One shared record per slot: what its child runs and since when. The child writes, the master reads.
+
+A memory file that master, spawner and children map; reading costs no system call and needs no answer from a child that is
+busy in C code. Used for time limits and status.
+
+The file also holds the lease horizon: a master that was stopped (SIGSTOP, a paused virtual machine) cannot take back what waits in a
+channel, so a child asks before it starts anything once that moment has passed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import time
+from typing import Final, NamedTuple
+
+_RECORD: Final = struct.Struct("<QdH")
+_TEXT_BYTES: Final = 200
+_SLOT_BYTES: Final = 256
+#: More children than this in one worker are refused (the file is sparse: unused slots cost nothing).
+MAX_SLOTS: Final = 1024
+#: Behind the slots: until when the worker's lease is certain.
+_LEASE_AT: Final = _SLOT_BYTES * MAX_SLOTS
+_LEASE: Final = struct.Struct("<d")
+_FILE_BYTES: Final = _LEASE_AT + 4096
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boottime() -> float:
+    """Seconds on a clock that also runs while the machine is suspended (as the broker's does)."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Running(NamedTuple):
+    """What a child runs: sequence number, start on the monotonic clock, `id name` for people."""
+
+    seq: int
+    started: float
+    text: str
+
+
+class SlotTable:
+    """The shared file. Any process that has the descriptor maps it; each slot has one writer, its child."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _FILE_BYTES)
+
+    @classmethod
+    def create(cls) -> SlotTable:
+        """Make a new table (Linux: an anonymous memory file; elsewhere an unlinked temporary file)."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("qworker-slots")
+        else:
+            fd, path = tempfile.mkstemp(prefix="qworker-slots")
+            os.unlink(path)
+        os.ftruncate(fd, _FILE_BYTES)
+        return cls(fd)
+
+    def begin(self, slot: int, seq: int, started: float, text: bytes) -> None:
+        """Note that the child of `slot` starts message `seq` now. The sequence number is written last: it makes the rest valid."""
+        at = slot * _SLOT_BYTES
+        text = text[:_TEXT_BYTES]
+        self._map[at : at + 8] = b"\0" * 8
+        self._map[at + 8 : at + 18 + len(text)] = struct.pack("<dH", started, len(text)) + text
+        self._map[at : at + 8] = struct.pack("<Q", seq)
+
+    def end(self, slot: int) -> None:
+        """Note that the child of `slot` runs nothing."""
+        at = slot * _SLOT_BYTES
+        self._map[at : at + 8] = b"\0" * 8
+
+    def read(self, slot: int) -> Running | None:
+        """What the child of `slot` runs, or None. A record that changes while it is read is read again by the next call."""
+        at = slot * _SLOT_BYTES
+        record = self._map[at : at + _SLOT_BYTES]
+        seq, started, length = _RECORD.unpack_from(record)
+        if not seq or self._map[at : at + 8] != record[:8]:
+            return None
+        text = record[_RECORD.size : _RECORD.size + min(length, _TEXT_BYTES)]
+        return Running(seq, started, text.decode("utf-8", "replace"))
+
+    def set_lease(self, until: float) -> None:
+        """The lease is certain until this moment of `boottime`. Written by the consumer thread."""
+        _LEASE.pack_into(self._map, _LEASE_AT, until)
+
+    def has_lease(self) -> bool:
+        """Whether the worker's lease is certain now. A child asks before it starts a message that may have waited for long."""
+        until: float = _LEASE.unpack_from(self._map, _LEASE_AT)[0]
+        return boottime() < until
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self._map.close()
+        os.close(self.fd)

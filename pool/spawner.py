@@ -1,0 +1,169 @@
+"""The spawner process: imports the application once, then forks and reaps children on request. It never runs a thread.
+
+Its duties, in order:
+1. look away from signals to the group, die with the master;
+2. import the application, build its settings, report them (or what went wrong) to the master;
+3. freeze what is in memory, so that children share it copy-on-write;
+4. serve requests: fork a child for a slot, with the descriptors that come with the request;
+5. report every child's exit status and peak memory, reaped by pid.
+
+Started by `pool/handle.py`; children run `pool/child.py`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import billiard
+
+from ..core.errors import AppImportError, ConfigError
+from ..core.process import die_with_parent, outlive_parent
+from ..signals import SignalPipe, blocked, ignore_group_signals
+from .child import Runtime, child_main
+from .titles import set_title
+
+LENGTH = struct.Struct("<I")
+#: A request is a few dozen bytes of JSON and two descriptors.
+REQUEST_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the spawner needs to know; pickled when the spawner is started by exec.
+
+    `load` is a top-level function that imports the application, applies the command line and returns the child's runtime.
+    """
+
+    load: Callable[[dict[str, Any]], Runtime]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def spawner_main(boot: Boot, requests: socket.socket, reports: socket.socket, table_fd: int, parent_pid: int) -> None:
+    """Run the spawner until the master closes its end of `requests`."""
+    ignore_group_signals()
+    die_with_parent(parent_pid)
+    set_title("spawner")
+    runtime = _load(boot, reports)
+    if runtime is None:
+        return
+    gc.collect()
+    gc.freeze()
+    _Spawner(runtime, requests, reports, table_fd, parent_pid).run()
+
+
+def _load(boot: Boot, reports: socket.socket) -> Runtime | None:
+    try:
+        runtime = boot.load(boot.options)
+    except AppImportError as error:
+        send_report(reports, {"event": "failed", "kind": "app", "text": str(error), "details": error.details})
+        return None
+    except ConfigError as error:
+        send_report(reports, {"event": "failed", "kind": "config", "text": str(error), "details": ""})
+        return None
+    send_report(reports, {"event": "loaded", "config": runtime.config})
+    return runtime
+
+
+def send_report(reports: socket.socket, report: dict[str, Any]) -> None:
+    """Send one report to the master; the master being gone is not our problem."""
+    data = json.dumps(report).encode()
+    try:
+        reports.sendall(LENGTH.pack(len(data)) + data)
+    except OSError:
+        os._exit(0)
+
+
+class _Spawner:
+    """The loop. One thread; owns the children's process objects."""
+
+    def __init__(
+        self, runtime: Runtime, requests: socket.socket, reports: socket.socket, table_fd: int, parent_pid: int
+    ) -> None:
+        self._runtime = runtime
+        self._requests = requests
+        self._reports = reports
+        self._table_fd = table_fd
+        self._parent_pid = parent_pid
+        self._children: dict[int, tuple[int, Any]] = {}  # pid → (slot, process)
+        self._signals = SignalPipe([signal.SIGCHLD])
+
+    def run(self) -> None:
+        """Serve until end-of-file on the request socket; children that still live then die with this process."""
+        self._signals.install()
+        outlive_parent()
+        if os.getppid() == self._parent_pid:
+            while self.turn():
+                pass
+        self._kill_all()
+
+    def _kill_all(self) -> None:
+        """The master has gone: nobody waits for an outcome. What a task has started goes with its child, so that a new run elsewhere is alone."""
+        for pid in self._children:
+            for kill in (os.killpg, os.kill):
+                try:
+                    kill(pid, signal.SIGKILL)
+                except ProcessLookupError:  # it was faster
+                    continue
+
+    def turn(self) -> bool:
+        """Wait for a request or a dead child and deal with it; False when the master has gone."""
+        ready, _, _ = select.select([self._requests, self._signals], [], [])
+        if self._signals in ready:
+            self._signals.take()
+            self._reap()
+        if self._requests in ready:
+            return self._serve()
+        return True
+
+    def _serve(self) -> bool:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._requests, REQUEST_BYTES, 4)
+        except ConnectionResetError:  # it died with a report of ours unread
+            return False
+        if not data:
+            return False
+        self._fork(json.loads(data)["slot"], *fds)
+        return True
+
+    def _fork(self, slot: int, work_fd: int, talk_fd: int) -> None:
+        process = billiard.get_context("fork").Process(
+            target=self._in_child, args=(slot, work_fd, talk_fd, os.getpid()), name=f"Child-{slot + 1}"
+        )
+        # The child must not run the spawner's SIGCHLD handling before it has put its own signals in order.
+        with blocked([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]):
+            process.start()
+        os.close(work_fd)
+        os.close(talk_fd)
+        self._children[process.pid] = (slot, process)
+        send_report(self._reports, {"event": "forked", "slot": slot, "pid": process.pid})
+
+    def _in_child(self, slot: int, work_fd: int, talk_fd: int, parent_pid: int) -> None:
+        self._signals.close()
+        self._requests.close()
+        self._reports.close()
+        ignore_group_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        die_with_parent(parent_pid)
+        child_main(self._runtime, slot, socket.socket(fileno=work_fd), socket.socket(fileno=talk_fd), self._table_fd)
+        sys.stdout.flush()
+
+    def _reap(self) -> None:
+        for pid, (slot, process) in list(self._children.items()):
+            reaped, status, usage = os.wait4(pid, os.WNOHANG)
+            if not reaped:
+                continue
+            # billiard would wait for this pid itself otherwise, and find nothing.
+            process._popen.returncode = os.waitstatus_to_exitcode(status)
+            del self._children[pid]
+            report = {"event": "exited", "slot": slot, "pid": pid, "status": process._popen.returncode}
+            send_report(self._reports, report | {"peak_kib": usage.ru_maxrss})

@@ -1,0 +1,138 @@
+"""The bytes between master and child. Both ends are always the same installation, so there is no version to negotiate.
+
+Work packets (master → child, SOCK_SEQPACKET, one message each):
+
+    kind u8 · seq u64 · crashes u16 · queue length u16 · queue · envelope          kind TASK
+    kind u8 · seq u64 · crashes u16 · queue length u16 · queue                     kind LARGE: ask for it with FETCH
+    kind u8 · zeros                                                                kind EXIT: leave now
+
+Talk records, child → master (SOCK_STREAM): length u32 · kind u8 · seq u64 · payload (length counts the payload only).
+Talk records, master → child: the same shape with other kinds.
+
+DONE payload: action u8 · flags u8 · busy f64 (seconds) · id length u16 · meta length u32 · extra length u32 · id · meta · extra.
+`extra` is JSON and rare: successors, dead-letter reason, due time.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import IntEnum
+from typing import Final
+
+from ..tasks.outcome import Action, Outcome
+from ..transports import Envelope
+
+PACKET: Final = struct.Struct("<BQHH")
+RECORD: Final = struct.Struct("<IBQ")
+DONE: Final = struct.Struct("<BBdHII")
+
+#: Above this an envelope is announced instead of sent: a few packets must fit the socket's default buffer (208 KiB on Linux).
+LARGE_BYTES: Final = 32 * 1024
+#: The longest work packet: header, queue name, envelope.
+PACKET_BYTES: Final = LARGE_BYTES + PACKET.size + 65536
+
+
+class Work(IntEnum):
+    """Kinds of work packets."""
+
+    TASK = 1
+    LARGE = 2
+    EXIT = 3
+
+
+class Say(IntEnum):
+    """Kinds of talk records, child to master."""
+
+    READY = 1
+    BOOT_FAILED = 2
+    BEGIN = 3
+    FETCH = 4
+    DONE = 5
+    STATE = 6
+    ASK = 7  # may I start this? the lease was not certain any more
+
+
+class Tell(IntEnum):
+    """Kinds of talk records, master to child."""
+
+    GO = 1
+    NO = 2
+    PAYLOAD = 3
+
+
+_HAS_RESULT: Final = 1
+_IS_SUCCESS: Final = 2
+
+
+def pack_task(seq: int, crashes: int, queue: bytes, raw: bytes) -> bytes:
+    """The work packet for one message; LARGE when the envelope must travel over talk."""
+    if len(raw) > LARGE_BYTES:
+        return PACKET.pack(Work.LARGE, seq, min(crashes, 65535), len(queue)) + queue
+    return PACKET.pack(Work.TASK, seq, min(crashes, 65535), len(queue)) + queue + raw
+
+
+def pack_exit() -> bytes:
+    """The work packet that ends a child."""
+    return PACKET.pack(Work.EXIT, 0, 0, 0)
+
+
+def pack_record(kind: int, seq: int, payload: bytes = b"") -> bytes:
+    """One talk record."""
+    return RECORD.pack(len(payload), kind, seq) + payload
+
+
+def pack_outcome(seq: int, outcome: Outcome) -> bytes:
+    """The DONE record for one run."""
+    task_id = outcome.task_id.encode("utf-8", "surrogatepass")
+    meta = outcome.meta
+    flags = (0 if meta is None else _HAS_RESULT) | (_IS_SUCCESS if outcome.is_success else 0)
+    extra = _pack_extra(outcome) if _is_rare(outcome) else b""
+    body = meta or b""
+    head = DONE.pack(outcome.action, flags, outcome.busy_s, len(task_id), len(body), len(extra))
+    length = len(head) + len(task_id) + len(body) + len(extra)
+    return b"".join((RECORD.pack(length, Say.DONE, seq), head, task_id, body, extra))
+
+
+def unpack_outcome(payload: memoryview | bytes) -> Outcome:
+    """Read a DONE payload."""
+    action, flags, busy_s, id_length, meta_length, extra_length = DONE.unpack_from(payload)
+    start = DONE.size
+    task_id = str(payload[start : start + id_length], "utf-8", "surrogatepass")
+    start += id_length
+    meta = bytes(payload[start : start + meta_length]) if flags & _HAS_RESULT else None
+    outcome = Outcome(Action(action), task_id, meta, bool(flags & _IS_SUCCESS), busy_s)
+    if extra_length:
+        start += meta_length
+        _unpack_extra(outcome, bytes(payload[start : start + extra_length]))
+    return outcome
+
+
+def pack_state(seq: int, task_id: str, meta: bytes) -> bytes:
+    """The STATE record: a result to store while the task goes on (`update_state`, STARTED)."""
+    name = task_id.encode("utf-8", "surrogatepass")
+    return pack_record(Say.STATE, seq, struct.pack("<H", len(name)) + name + meta)
+
+
+def unpack_state(payload: memoryview | bytes) -> tuple[str, bytes]:
+    """Read a STATE payload: task id and meta."""
+    (length,) = struct.unpack_from("<H", payload)
+    return str(payload[2 : 2 + length], "utf-8", "surrogatepass"), bytes(payload[2 + length :])
+
+
+def _is_rare(outcome: Outcome) -> bool:
+    return bool(outcome.successors or outcome.reason or outcome.details or outcome.due is not None)
+
+
+def _pack_extra(outcome: Outcome) -> bytes:
+    successors = [(e.queue, e.raw.decode(), e.priority, e.due) for e in outcome.successors]
+    extra = {"next": successors, "reason": outcome.reason, "details": outcome.details, "due": outcome.due}
+    return json.dumps(extra, default=repr).encode()
+
+
+def _unpack_extra(outcome: Outcome, extra: bytes) -> None:
+    data = json.loads(extra)
+    outcome.successors = [Envelope(queue, raw.encode(), priority, due) for queue, raw, priority, due in data["next"]]
+    outcome.reason = data["reason"]
+    outcome.details = data["details"]
+    outcome.due = data["due"]

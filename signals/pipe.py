@@ -1,0 +1,64 @@
+"""The self-pipe: the handler notes the number and wakes the loop, nothing else (no logging, locking or sleeping there).
+
+Used by the master's main thread. CPython's own C-level handler writes the number to the descriptor
+(`signal.set_wakeup_fd`), so a signal is noted even while the interpreter is inside a long C call.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterable
+from types import FrameType
+
+_READ_AT_ONCE = 4096
+
+
+class SignalPipe:
+    """Collects signal numbers, in order of arrival. Main thread only."""
+
+    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+        self._signals = tuple(signals)
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._previous: dict[signal.Signals, object] = {}
+        self._previous_fd = -1
+
+    def install(self) -> None:
+        """Start to collect. System calls are restarted (siginterrupt off)."""
+        # A burst of signals that fills the socket loses only repeats of what is already noted: no warning needed.
+        self._previous_fd = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        for number in self._signals:
+            self._previous[number] = signal.signal(number, _noted)
+            signal.siginterrupt(number, False)
+
+    def fileno(self) -> int:
+        """The descriptor for `select`: readable when a signal has arrived."""
+        return self._read.fileno()
+
+    def take(self) -> list[signal.Signals]:
+        """Return the collected signals and forget them. Never waits."""
+        taken: list[signal.Signals] = []
+        while True:
+            try:
+                numbers = self._read.recv(_READ_AT_ONCE)
+            except BlockingIOError:
+                return taken
+            taken.extend(signal.Signals(n) for n in numbers if n in self._signals)
+            if len(numbers) < _READ_AT_ONCE:
+                return taken
+
+    def close(self) -> None:
+        """Restore the handlers and the wake-up descriptor that were there before `install`."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
+        if self._previous:
+            signal.set_wakeup_fd(self._previous_fd)
+            self._previous.clear()
+        self._read.close()
+        self._write.close()
+
+
+def _noted(signum: int, frame: FrameType | None) -> None:
+    """The number is already in the pipe; a Python-level handler must exist for that to happen."""

@@ -1,0 +1,27 @@
+"""A signal to the whole process group never ends a task: children and spawner look away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Final
+
+GROUP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def ignore_group_signals() -> None:
+    """Make TERM, INT, HUP and QUIT do nothing in this process, and leave the parent's process group.
+
+    A handler that does nothing, not SIG_IGN: exec resets handlers to the default, so a program
+    that a task starts can still be terminated; SIG_IGN would be inherited by it (signal(7)).
+    """
+    signal.set_wakeup_fd(-1)
+    for number in GROUP_SIGNALS:
+        signal.signal(number, _nothing)
+        signal.siginterrupt(number, False)
+    os.setpgid(0, 0)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Deliberately nothing."""

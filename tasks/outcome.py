@@ -1,0 +1,38 @@
+"""How one run of a message ended: plain data, made by `execute`, carried to the master by the pool, settled by the consumer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from ..transports import Envelope
+
+
+class Action(IntEnum):
+    """How the message of a run is to be settled."""
+
+    ACK = 0
+    REQUEUE = 1  # to the front of its queue, not counted
+    REJECT = 2  # to the dead-letter store
+    PARK = 3  # to the delayed set, until `due`
+    DROP = 4  # the master refused the start of an at-most-once task: nothing was run, nothing to settle
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one run ended.
+
+    `meta` is the result to store (None = store nothing), encoded; `busy_s` the time from reading the message to this outcome.
+    `successors` are published in the same step as the ack; `due` (epoch seconds) goes with PARK; `reason` and `details` with REJECT.
+    """
+
+    action: Action = Action.ACK
+    task_id: str = ""
+    meta: bytes | None = None
+    is_success: bool = False
+    busy_s: float = 0.0
+    successors: list[Envelope] = field(default_factory=list)
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    due: float | None = None

@@ -1,0 +1,269 @@
+"""The consumer thread: reserve → dispatch → settle, and renewing the lease. The hot path of the worker.
+
+One turn, in this order:
+1. wait for children, the broker's wake-up, the master, or the next deadline;
+2. hear the children (outcomes and questions) and obey the master's letters;
+3. renew the lease, keep the delayed set moving, give back what dead owners held;
+4. flush results and settlements when they are due;
+5. fetch into the free prefetch window, and dispatch to the children.
+
+Owns the ledger, the channels, the connections and the window. The master's main thread talks to it through the mailbox only
+and hears of it through notices. Nothing in here waits longer than a broker call's time-out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import selectors
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..core.clock import Clock
+from ..core.errors import TransportError
+from ..pool import Channel, Pace
+from .dispatcher import Dispatcher, Seat
+from .ledger import Ledger
+from .link import Link
+from .mailbox import Letter, Mailbox
+from .outcomes import Death, Outcomes
+from .settler import Settler
+
+logger = logging.getLogger("qworker.worker")
+
+#: After the last task has ended, a stop waits this long for a broker that is out of reach.
+LAST_WORDS_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the consumer tells the master. `kind`: ready, boot_failed, connected, drained, unreachable, failed."""
+
+    kind: str
+    slot: int = -1
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Consumer:
+    """The loop. One thread calls `turn`; everything else reaches it through the mailbox."""
+
+    def __init__(
+        self,
+        link: Link,
+        ledger: Ledger,
+        settler: Settler,
+        pace: Pace,
+        mailbox: Mailbox,
+        clock: Clock,
+        notify: Callable[[Notice], None],
+        final_tasks: frozenset[str] = frozenset(),
+    ) -> None:
+        self._link = link
+        self._ledger = ledger
+        self._settler = settler
+        self._pace = pace
+        self._mailbox = mailbox
+        self._clock = clock
+        self._notify = notify
+        self._dispatcher = Dispatcher(ledger, pace, clock)
+        self._outcomes = Outcomes(
+            ledger, settler, self._dispatcher, pace, clock, self._on_ready, self._on_boot_failed, final_tasks
+        )
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(mailbox.fileno(), selectors.EVENT_READ, None)
+        self._wake_fd: int | None = None
+        self._is_fetching = True
+        self._is_stopped = False
+        self._drained_at: float | None = None
+        self._has_reported = False
+
+    def run(self) -> None:
+        """Turn until told to stop; the body of the thread. An error that nobody expected ends the worker with its traceback."""
+        try:
+            while not self._is_stopped:
+                self.turn()
+        except Exception as error:  # the thread's outermost frame: the master has to know, whatever it was
+            logger.exception("the consumer has failed; the worker stops, what it holds is left to its lease")
+            self._notify(Notice("failed", data={"error": repr(error)}))
+        finally:
+            self._link.transport.close()
+            self._selector.close()
+
+    def turn(self) -> None:
+        """Wait, then do everything that is due, once."""
+        woke = self._wait()
+        now = self._clock.monotonic()
+        try:
+            self._tell_broker(now, woke)
+        except TransportError as error:
+            self._watch_wake(None)
+            self._link.broke(error)
+        self._dispatcher.rebalance(now)
+        self._dispatcher.dispatch()
+        if self._outcomes.is_draining:
+            self._drain(now)
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    def _wait(self) -> bool:
+        """Sleep until something happens and hear it; True when it was the broker's wake-up."""
+        woke = False
+        for key, _ in self._selector.select(self._timeout()):
+            if key.data is None:
+                continue
+            if isinstance(key.data, Seat):
+                self._hear(key.data)
+            else:
+                woke = True
+        for letter in self._mailbox.take():
+            self._obey(letter)
+        return woke
+
+    def _timeout(self) -> float:
+        now = self._clock.monotonic()
+        at = min(self._link.next_at(fetching=self._want() > 0), self._dispatcher.rebalance_at(now))
+        if self._link.is_up:
+            if self._settler.is_due(now, idle=self._is_idle()):
+                return 0.0
+            at = min(at, self._settler.due_at() or math.inf)
+        if self._drained_at is not None:
+            at = min(at, self._drained_at + LAST_WORDS_S)
+        return max(0.0, at - now)
+
+    def _hear(self, seat: Seat) -> None:
+        if not self._outcomes.hear(seat):
+            # The exit status arrives through the spawner; until then the child just gets nothing more.
+            seat.is_ready = False
+            self._selector.unregister(seat.channel.fileno())
+
+    # -- the broker ----------------------------------------------------------------------------------------
+
+    def _tell_broker(self, now: float, woke: bool) -> None:
+        if not self._link.is_up and not self._connect(now):
+            return
+        if woke:
+            self._link.woke(now)
+        self._link.tend(now)  # first: what was lost must not be acked, started or stored
+        if self._outcomes.pending_begins:
+            self._outcomes.grant_begins()
+        if self._settler.is_due(now, idle=self._is_idle()):
+            self._settler.flush()
+        self._link.fetch(self._want(), now)
+
+    def _connect(self, now: float) -> bool:
+        self._watch_wake(None)
+        try:
+            if not self._link.connect_if_due(now):
+                return False
+        except TransportError as error:
+            logger.critical("%s", error)
+            self._link.is_up = False
+            self._is_stopped = True
+            self._notify(Notice("unreachable", data={"error": str(error)}))
+            return False
+        self._watch_wake(self._link.wake_fd())
+        self._notify(Notice("connected"))
+        return True
+
+    def _watch_wake(self, fd: int | None) -> None:
+        if self._wake_fd is not None:
+            self._selector.unregister(self._wake_fd)
+        self._wake_fd = fd
+        if fd is not None:
+            self._selector.register(fd, selectors.EVENT_READ, "wake")
+
+    def _want(self) -> int:
+        """How many messages the window has room for. Refilled by halves, so that fetches stay large when tasks are short."""
+        if not self._is_fetching:
+            return 0
+        children = len(self._dispatcher.working())
+        window = self._pace.window(children)
+        free = window - len(self._ledger)
+        return free if free > 0 and (free * 2 >= window or not self._ledger.held) else 0
+
+    def _is_idle(self) -> bool:
+        """Whether no child is at work: then nothing is gained by letting settlements wait for company."""
+        return all(seat.load == 0 for seat in self._dispatcher.seats.values())
+
+    # -- children ------------------------------------------------------------------------------------------
+
+    def _on_ready(self, seat: Seat) -> None:
+        self._notify(Notice("ready", seat.channel.slot))
+        if self._outcomes.is_draining:
+            self._dismiss(seat)
+
+    def _on_boot_failed(self, seat: Seat, text: str) -> None:
+        self._notify(Notice("boot_failed", seat.channel.slot, {"traceback": text}))
+
+    def _dismiss(self, seat: Seat) -> None:
+        """Ask a child to leave once it has nothing to do."""
+        if seat.is_ready and not seat.is_leaving and seat.load == 0:
+            seat.is_leaving = seat.channel.send_exit()
+
+    # -- the master's letters ------------------------------------------------------------------------------
+
+    def _obey(self, letter: Letter) -> None:
+        getattr(self, f"_obey_{letter.kind}")(**letter.data)
+
+    def _obey_child(self, channel: Channel) -> None:
+        """A child has been asked for."""
+        self._selector.register(channel.fileno(), selectors.EVENT_READ, self._dispatcher.add(channel))
+
+    def _obey_died(self, serial: int, death: Death) -> None:
+        """A child has been reaped."""
+        seat = self._dispatcher.seats[serial]
+        if self._selector.get_map().get(seat.channel.fileno()) is not None:
+            self._selector.unregister(seat.channel.fileno())
+        self._outcomes.bury(seat, death)
+
+    def _obey_quiet(self) -> None:
+        self._is_fetching = False
+
+    def _obey_resume(self) -> None:
+        self._is_fetching = not self._outcomes.is_draining
+
+    def _obey_drain(self) -> None:
+        """Fetch nothing more; what no child has started goes back now, in order, to the front of its queue (P4)."""
+        if self._outcomes.is_draining:
+            return
+        self._is_fetching = False
+        self._outcomes.is_draining = True
+        self._outcomes.refuse_begins()
+        for seat in self._dispatcher.seats.values():
+            self._ledger.put_back(self._dispatcher.take_back(seat))
+        self._release()
+
+    def _obey_stop(self) -> None:
+        self._is_stopped = True
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        """Requeue the whole buffer."""
+        entries = self._ledger.empty_buffer()
+        for entry in entries:
+            self._settler.requeue(entry)
+        if entries:
+            logger.info("released %d messages that no child had started", len(entries))
+
+    def _drain(self, now: float) -> None:
+        """On every turn of a stop: dismiss children that have finished; report when nothing is left to do."""
+        if self._ledger.held:
+            self._release()
+        for seat in self._dispatcher.seats.values():
+            self._dismiss(seat)
+        if self._dispatcher.seats or self._has_reported:
+            return
+        self._drained_at = self._drained_at or now
+        left = len(self._ledger)
+        if not left and not len(self._settler):
+            self._report_drained(0)
+        elif not self._link.was_up or now - self._drained_at >= LAST_WORDS_S:
+            self._report_drained(left)
+
+    def _report_drained(self, left: int) -> None:
+        if left:
+            logger.error("the broker is out of reach: %d messages are left to their lease", left)
+        self._has_reported = True
+        self._notify(Notice("drained", data={"cut": self._outcomes.cut, "left": left, "done": self._outcomes.done}))

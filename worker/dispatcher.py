@@ -1,0 +1,123 @@
+"""Children's seats: who has how much to do, who gets the next message, who must give some back.
+
+Owned by the consumer thread. The channel of a child is its seat's; a seat's `load` counts packets sent and neither answered nor taken back.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from ..core.clock import Clock
+from ..pool import Channel, Pace, pack_task
+from .ledger import Entry, Ledger, State
+
+#: A child that has reported nothing for this long while others are idle gives back what it has not read (promise: 50 ms).
+STUCK_S: Final = 0.020
+
+
+class Seat:
+    """One child, as the consumer sees it."""
+
+    __slots__ = ("channel", "is_leaving", "is_ready", "load", "progress_at")
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.is_ready = False
+        self.is_leaving = False
+        self.load = 0
+        self.progress_at = 0.0
+
+
+class Dispatcher:
+    """All seats, and the moving of messages between buffer and channels."""
+
+    def __init__(self, ledger: Ledger, pace: Pace, clock: Clock) -> None:
+        self._ledger = ledger
+        self._pace = pace
+        self._clock = clock
+        self._queue_names: dict[str, bytes] = {}
+        self.seats: dict[int, Seat] = {}  # by channel serial
+
+    def add(self, channel: Channel) -> Seat:
+        """A child has been asked for; it gets work once it says that it is ready."""
+        seat = Seat(channel)
+        self.seats[channel.serial] = seat
+        return seat
+
+    def working(self) -> list[Seat]:
+        """Seats that may get messages."""
+        return [s for s in self.seats.values() if s.is_ready and not s.is_leaving]
+
+    def dispatch(self) -> None:
+        """Send buffered messages: every child gets as many as the others, none more than the pace allows."""
+        waiting = self._ledger.held
+        if not waiting:
+            return
+        seats = self.working()
+        if not seats:
+            return
+        level = math.ceil((waiting + sum(s.load for s in seats)) / len(seats))
+        level = min(level, self._pace.depth())
+        now = self._clock.monotonic()
+        for seat in sorted(seats, key=_by_load):
+            while seat.load < level and self._ledger.held:
+                if not self._send(seat, now):
+                    break
+
+    def _send(self, seat: Seat, now: float) -> bool:
+        entry = self._ledger.take()
+        if entry.fenced:
+            self._ledger.settle(entry)
+            self._ledger.forget(entry)
+            return True
+        delivery = entry.delivery
+        packet = pack_task(entry.seq, delivery.crashes, self._queue_name(delivery.queue), delivery.raw)
+        if not seat.channel.send(packet):
+            self._ledger.put_back([entry])
+            return False
+        entry.state = State.SENT
+        entry.channel = seat.channel.serial
+        if not seat.load:
+            seat.progress_at = now
+        seat.load += 1
+        return True
+
+    def _queue_name(self, queue: str) -> bytes:
+        name = self._queue_names.get(queue)
+        if name is None:
+            name = self._queue_names[queue] = queue.encode()
+        return name
+
+    def take_back(self, seat: Seat) -> list[Entry]:
+        """Everything this child has not read, oldest first; it is in nobody's hands afterwards."""
+        entries = []
+        for seq in seat.channel.take_back():
+            entry = self._ledger.get(seq)
+            if entry is not None and entry.state is State.SENT:
+                entries.append(entry)
+        seat.load -= len(entries)
+        return entries
+
+    def rebalance(self, now: float) -> None:
+        """Free short tasks that wait behind a long one while another child is idle."""
+        for seat in self._stuck(now):
+            self._ledger.put_back(self.take_back(seat))
+
+    def rebalance_at(self, now: float) -> float:
+        """When `rebalance` has something to look at next; infinity while nobody is idle or nobody has work waiting."""
+        seats = self.working()
+        if self._ledger.held or not any(s.load == 0 for s in seats):
+            return math.inf
+        waiting = [s.progress_at for s in seats if s.load > 1]
+        return max(now, min(waiting) + STUCK_S) if waiting else math.inf
+
+    def _stuck(self, now: float) -> list[Seat]:
+        seats = self.working()
+        if self._ledger.held or not any(s.load == 0 for s in seats):
+            return []
+        return [s for s in seats if s.load > 1 and now - s.progress_at >= STUCK_S]
+
+
+def _by_load(seat: Seat) -> int:
+    return seat.load

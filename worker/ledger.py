@@ -1,0 +1,113 @@
+"""The one record of every delivery this worker holds. Owned by the consumer thread.
+
+A delivery's life: HELD → SENT → (back to HELD when it is taken back) → SETTLING → gone. `settle` may be called once per entry;
+a second call is a bug and raises, so that no message is settled twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import IntEnum
+
+from ..transports import Delivery
+
+
+class State(IntEnum):
+    """Where a delivery is."""
+
+    HELD = 0  # in the master's buffer
+    SENT = 1  # in a child's channel, or running
+    SETTLING = 2  # its end is known; waiting for the broker
+
+
+class Entry:
+    """One delivery and where it is. Hot path: a plain slots class.
+
+    `acked` means that the broker has settled it already (at-most-once tasks are acked when they start);
+    `is_acking` that this has been asked of it; `fenced` that the broker gave it to somebody else: whatever it still does here counts for nothing.
+    """
+
+    __slots__ = ("acked", "channel", "delivery", "fenced", "is_acking", "seq", "state")
+
+    def __init__(self, seq: int, delivery: Delivery) -> None:
+        self.seq = seq
+        self.delivery = delivery
+        self.state = State.HELD
+        self.channel = -1
+        self.acked = False
+        self.is_acking = False
+        self.fenced = False
+
+
+class Ledger:
+    """Every entry by sequence number, and the buffer of those that no child has."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+        self._buffer: deque[Entry] = deque()
+        self._next = 1
+
+    def __len__(self) -> int:
+        """How many deliveries are in flight, settled ones that wait for the broker included."""
+        return len(self._entries)
+
+    @property
+    def held(self) -> int:
+        """How many wait in the buffer."""
+        return len(self._buffer)
+
+    def receive(self, deliveries: Iterable[Delivery]) -> None:
+        """Enter what was just reserved, at the end of the buffer."""
+        for delivery in deliveries:
+            entry = Entry(self._next, delivery)
+            self._entries[entry.seq] = entry
+            self._buffer.append(entry)
+            self._next += 1
+
+    def take(self) -> Entry:
+        """Remove and return the next buffered entry. IndexError when there is none."""
+        return self._buffer.popleft()
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Return entries that no child has started to the front of the buffer, oldest first."""
+        for entry in sorted(entries, key=_by_seq, reverse=True):
+            entry.state = State.HELD
+            entry.channel = -1
+            self._buffer.appendleft(entry)
+
+    def get(self, seq: int) -> Entry | None:
+        """The entry of this number while it is not settled."""
+        return self._entries.get(seq)
+
+    def settle(self, entry: Entry) -> None:
+        """Its end is known: it is not held, sent or run any more, only waits to be forgotten."""
+        if entry.state is State.SETTLING:
+            raise RuntimeError(f"delivery {entry.delivery.tag} would be settled twice")
+        entry.state = State.SETTLING
+
+    def forget(self, entry: Entry) -> None:
+        """The broker knows."""
+        del self._entries[entry.seq]
+
+    def empty_buffer(self) -> list[Entry]:
+        """Take every buffered entry, oldest first."""
+        entries = list(self._buffer)
+        self._buffer.clear()
+        return entries
+
+    def sent_to(self, channel: int) -> list[Entry]:
+        """What the channel of this serial number has and has not answered, oldest first."""
+        return [e for e in self._entries.values() if e.state is State.SENT and e.channel == channel]
+
+    def unsettled(self) -> list[Entry]:
+        """Every entry whose end is not known yet."""
+        return [e for e in self._entries.values() if e.state is not State.SETTLING]
+
+    def entries(self) -> list[Entry]:
+        """Every entry."""
+        return list(self._entries.values())
+
+
+def _by_seq(entry: Entry) -> int:
+    return entry.seq

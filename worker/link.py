@@ -1,0 +1,193 @@
+"""The link to the broker: connected or not, when to try again, when to renew, look after the delayed, and fetch.
+
+Owned by the consumer thread. Every call to the transport that belongs to no single message is made here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ..core.clock import Clock
+from ..core.errors import TransportError
+from ..pool import boottime
+from ..transports import Delivery, Transport
+from .ledger import Ledger
+
+logger = logging.getLogger("qworker.worker")
+
+#: With a wake-up armed the queues are still looked at this often: a lost wake-up costs seconds, not messages.
+SAFETY_POLL_S: Final = 2.0
+#: Dead owners are looked for, and due messages moved, at least this often.
+MAINTAIN_S: Final = 5.0
+#: The share of a lease during which it is certain on this side as well.
+CERTAIN_SHARE: Final = 0.8
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 15.0
+
+
+class Link:
+    """Connection state and timers around one transport. `max_attempts` None = try for ever."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        queues: Sequence[str],
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        lease_s: float,
+        max_attempts: int | None,
+        rng: random.Random,
+        horizon: Callable[[float], None],
+    ) -> None:
+        self.transport = transport
+        self._queues = list(queues)
+        self._ledger = ledger
+        self._clock = clock
+        self._lease_s = lease_s
+        self._renew_every_s = lease_s / 3
+        self._horizon = horizon
+        self._certain_until = 0.0
+        self._maintain_every_s = min(MAINTAIN_S, lease_s / 6)
+        self._max_attempts = max_attempts
+        self._rng = rng
+        self.is_up = False
+        self.was_up = False
+        self.attempts = 0
+        self._try_at = 0.0
+        self._renew_at = 0.0
+        self._maintain_at = 0.0
+        self._look_at = 0.0  # when to look at the queues again
+        self._arm = False  # whether the next look also arms the wake-up
+
+    def connect_if_due(self, now: float) -> bool:
+        """Try to connect when it is time; True when the link has just come up.
+
+        Raises TransportError when that was the last attempt.
+        """
+        if self.is_up or now < self._try_at:
+            return False
+        try:
+            self.transport.connect()
+            self._adopt()
+        except TransportError as error:
+            self._failed(error)
+            return False
+        if self.attempts:
+            logger.info("connected to the broker after %d failed attempts", self.attempts)
+        self.is_up = self.was_up = True
+        self.attempts = 0
+        self._renew_at = now + self._renew_every_s
+        self._maintain_at = self._look_at = now
+        return True
+
+    def broke(self, error: TransportError) -> None:
+        """A call has failed: what is held stays held, the connection is made anew."""
+        logger.warning("%s; reconnecting, running tasks go on", error)
+        self.is_up = False
+        self._arm = False
+        self._try_at = self._clock.monotonic()
+
+    def _failed(self, error: TransportError) -> None:
+        self.attempts += 1
+        if self._max_attempts is not None and self.attempts > self._max_attempts:
+            raise TransportError(f"{error}; giving up after {self.attempts} attempts")
+        longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self.attempts - 1, 10))
+        wait_s = longest * self._rng.uniform(0.5, 1.0)
+        self._try_at = self._clock.monotonic() + wait_s
+        of = f" of {self._max_attempts}" if self._max_attempts is not None else ""
+        logger.error("%s; attempt %d%s, next in %.1f s", error, self.attempts, of, wait_s)
+
+    def _adopt(self) -> None:
+        """Renew what we hold, and take over what a reserve whose reply was lost has taken in our name."""
+        self._extend()
+        orphans = self.transport.recall({e.delivery.tag for e in self._ledger.entries()})
+        if orphans:
+            logger.warning("found %d messages that were reserved while the connection broke", len(orphans))
+            self._ledger.receive(orphans)
+
+    def tend(self, now: float) -> None:
+        """Renew the lease and look after delayed and orphaned messages, each when it is due."""
+        if now >= self._renew_at:
+            self._extend()
+            self._renew_at = now + self._renew_every_s
+        if now >= self._maintain_at:
+            did = self.transport.maintain()
+            next_s = 0.0 if did.more else min(self._maintain_every_s, _or(did.next_due_s, self._maintain_every_s))
+            self._maintain_at = now + max(next_s, 0.0)
+            if did.recovered:
+                logger.warning("recovered %d messages of a worker that is gone", did.recovered)
+            if did.moved or did.recovered:
+                self._look_at = now
+
+    def _extend(self) -> None:
+        """Renew, and move the moment until which children may start what they have without asking.
+
+        Counted from before the call was sent, with a margin: the broker's own count starts later.
+        """
+        sent_at = boottime()
+        self._fence(self.transport.extend([e.delivery for e in self._ledger.entries()]).lost)
+        self._certain_until = sent_at + self._lease_s * CERTAIN_SHARE
+        self._horizon(self._certain_until)
+
+    def _fence(self, lost: Sequence[str]) -> None:
+        """Mark what the broker has given to somebody else: what waits here is dropped, what runs counts for nothing."""
+        if not lost:
+            return
+        gone = set(lost)
+        fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked]
+        if boottime() < self._certain_until:
+            # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was lost.
+            for entry in fenced:
+                entry.acked = entry.is_acking
+            fenced = [e for e in fenced if not e.acked]
+        for entry in fenced:
+            entry.fenced = True
+        if fenced:
+            logger.error(
+                "lease lost on %d messages (this worker was silent for too long): others run them now; "
+                "what still runs here is not acked and its results are not stored",
+                len(fenced),
+            )
+
+    def woke(self, now: float) -> None:
+        """The wake-up descriptor was readable: something may have arrived, or a due time has changed."""
+        self.transport.drain_wake()
+        self._look_at = self._maintain_at = now
+
+    def fetch(self, want: int, now: float) -> int:
+        """Reserve up to `want` messages when there is a reason to look; return how many came."""
+        if want <= 0 or now < self._look_at:
+            return 0
+        deliveries = self._reserve(want)
+        self._ledger.receive(deliveries)
+        if deliveries:
+            # A full answer means that there is more; a short one that the queues are probably empty now.
+            self._arm = len(deliveries) < want
+        elif self._arm:
+            self._look_at = now + _or(self.transport.capabilities.idle_poll_s, SAFETY_POLL_S)
+        else:
+            self._arm = True
+        return len(deliveries)
+
+    def _reserve(self, want: int) -> list[Delivery]:
+        limit = min(want, self.transport.capabilities.max_batch)
+        return self.transport.reserve(self._queues, limit, arm=self._arm)
+
+    def next_at(self, *, fetching: bool) -> float:
+        """The next moment at which this link wants to be called."""
+        if not self.is_up:
+            return self._try_at
+        at = min(self._renew_at, self._maintain_at)
+        return min(at, self._look_at) if fetching else at
+
+    def wake_fd(self) -> int | None:
+        """The descriptor to select on, while the link is up."""
+        return self.transport.wake_fd() if self.is_up else None
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,99 @@
+"""What the spawner does first: import the application, apply the command line, build what every child inherits.
+
+Called by `pool.spawner` in the spawner process; the options are plain data, because a later spawner is started by exec.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ..core import logs
+from ..core.errors import ConfigError
+from ..pool import Runtime
+from ..tasks import App, TaskExecutor, find_app
+from .options import WorkerOptions
+
+
+def options_dict(options: WorkerOptions, node: str) -> dict[str, Any]:
+    """The options as plain data for `load`."""
+    return asdict(options) | {"node": node}
+
+
+def load(data: dict[str, Any]) -> Runtime:
+    """Import the application and build the runtime. Raises AppImportError or ConfigError."""
+    node = data.pop("node")
+    options = WorkerOptions(**data)
+    _configure_logs(options)
+    logs.set_process_name("Spawner")
+    app = find_app(options.app, options.workdir)
+    _apply(app, options)
+    app.set_default()
+    app.load_includes(options.include)
+    app.conf.freeze()
+    _configure_logs(options)  # once more: now it shows whether the application has set up logging itself
+    executor = TaskExecutor(app, node)
+    return Runtime(executor, _describe(app, options), _starter(executor))
+
+
+def _configure_logs(options: WorkerOptions) -> None:
+    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
+
+
+def _apply(app: App, options: WorkerOptions) -> None:
+    """The command line comes last and wins."""
+    if options.config:
+        app.config_from_object(options.config)
+    chosen = {"broker_url": options.broker, "result_backend": options.result_backend}
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    if options.prefetch_multiplier is not None:
+        changes["worker_prefetch_multiplier"] = options.prefetch_multiplier
+    if options.concurrency is not None:
+        changes["worker_concurrency"] = options.concurrency
+    app.conf.update(changes)
+
+
+def _describe(app: App, options: WorkerOptions) -> dict[str, Any]:
+    """What the master has to know; plain JSON data."""
+    conf = app.conf
+    final = [name for name, task in app.tasks.items() if task.reject_on_worker_lost is False]
+    is_fixed = not conf.is_default("worker_prefetch_multiplier")
+    return {
+        "app": app.main or options.app,
+        "conf": conf.as_plain_dict(),
+        "tasks": sorted(app.tasks),
+        "final_tasks": final,
+        "queues": _queues(app, options),
+        "fixed_prefetch": is_fixed,
+    }
+
+
+def _queues(app: App, options: WorkerOptions) -> list[str]:
+    """`-Q`, else `task_queues`, else the default queue and what the tasks themselves name; minus `-X`."""
+    names = list(options.queues) or app.queue_names()
+    queues = [name for name in dict.fromkeys(names) if name not in options.exclude_queues]
+    if not queues:
+        raise ConfigError("no queue is left to consume from: -X excludes all of them")
+    return queues
+
+
+def _starter(executor: TaskExecutor) -> Callable[[int, Callable[[str, bytes], None]], None]:
+    def start(slot: int, send_state: Callable[[str, bytes], None]) -> None:
+        logs.set_process_name(f"Child-{slot + 1}")
+        executor.start(send_state)
+
+    return start
+
+
+def working_directory(options: WorkerOptions) -> None:
+    """Change to `--workdir`. Raises ConfigError."""
+    if not options.workdir:
+        return
+    try:
+        os.chdir(options.workdir)
+    except OSError as error:
+        raise ConfigError(f"--workdir {options.workdir}: {error.strerror}") from None
+    sys.path.insert(0, os.getcwd())

@@ -1,0 +1,55 @@
+"""How the master's main thread tells the consumer thread what to do: a queue and a descriptor that wakes `select`."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One instruction: what, and about which child or with which data."""
+
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Mailbox:
+    """Any thread posts, one thread takes. A letter is in the queue before the descriptor is written, so none is overlooked."""
+
+    def __init__(self) -> None:
+        self._letters: deque[Letter] = deque()
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def post(self, kind: str, **data: Any) -> None:
+        """Leave a letter and wake the reader. Never waits."""
+        self._letters.append(Letter(kind, data))
+        try:
+            self._write.send(b"\0")
+        except BlockingIOError:  # the reader has plenty of wake-ups waiting already
+            return
+
+    def take(self) -> list[Letter]:
+        """Every letter that has been posted, in order. Never waits."""
+        try:
+            while self._read.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        letters = []
+        while self._letters:
+            letters.append(self._letters.popleft())
+        return letters
+
+    def fileno(self) -> int:
+        """For `select`: readable when there are letters."""
+        return self._read.fileno()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._read.close()
+        self._write.close()

@@ -1,0 +1,327 @@
+"""The master: reads signals, keeps the phase, the spawner and the children, and decides when and how the worker ends.
+
+One turn, in this order:
+1. wait for a signal, the spawner, the consumer, or the phase's deadline;
+2. signals → events → phase;
+3. what the spawner reports: application loaded or broken, children born and dead;
+4. what the consumer notices: children ready, broker reached, drained, failed;
+5. reconcile: fill empty slots, end a phase whose time is over, act on a new phase.
+
+Runs in the main thread and owns everything but what the consumer thread owns (`worker/consumer.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import select
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..core.clock import Clock
+from ..core.errors import ConfigError
+from ..pool import Boot, SlotTable, SpawnerHandle, set_title
+from ..signals import SignalPipe
+from .consumer import Consumer, Notice
+from .crew import Crew
+from .exitcodes import ExitCode
+from .mailbox import Mailbox
+from .outcomes import Death
+from .phases import Event, Phase, next_phase
+
+logger = logging.getLogger("qworker.worker")
+
+SIGNALS: Final = {
+    signal.SIGTERM: Event.TERM,
+    signal.SIGINT: Event.INT,
+    signal.SIGQUIT: Event.QUIT,
+    signal.SIGTSTP: Event.QUIET,
+    signal.SIGCONT: Event.RESUME,
+}
+#: How long a hard stop waits for the broker to take the messages back (the rest is left to the lease).
+HARD_S: Final = 2.0
+#: How long the consumer thread may take to close its connections at the very end.
+_CLOSE_S: Final = 5.0
+_STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the master needs once the application is loaded: the consumer, and how many children."""
+
+    consumer: Consumer
+    size: int
+    soft_s: float = 0.0
+
+
+class Master:
+    """One worker. `plan` makes the consumer from the configuration that the spawner reports; it may raise ConfigError."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        plan: Callable[[dict[str, Any], SlotTable, Mailbox, Callable[[Notice], None]], Plan],
+        clock: Clock,
+    ) -> None:
+        self._boot = boot
+        self._plan = plan
+        self._clock = clock
+        self._soft_s = 0.0
+        self.phase = Phase.STARTING
+        self.exit_code: ExitCode | None = None
+        self._pipe = SignalPipe(SIGNALS)
+        self._mailbox = Mailbox()
+        self._notices: deque[Notice] = deque()
+        self._bell = Mailbox()
+        self._table = SlotTable.create()
+        self._spawner: SpawnerHandle | None = None
+        self._crew: Crew | None = None
+        self._thread: threading.Thread | None = None
+        self._is_loaded = False
+        self._is_connected = False
+        self._is_consumer_gone = False
+        self._deadline = math.inf
+        self._started_at = clock.monotonic()
+        self._cut: list[str] = []
+        self._outcome: ExitCode | None = None  # why the worker ends, if not because it was told to
+
+    def run(self) -> ExitCode:
+        """Turn until the worker has ended; returns the exit code."""
+        self._pipe.install()
+        try:
+            self._spawner = SpawnerHandle(self._boot, self._table, "fork")
+            set_title("master starting")
+            while self.exit_code is None:
+                self.turn()
+        finally:
+            self._leave()
+        return self.exit_code
+
+    def turn(self) -> None:
+        """Wait, then do everything that is due, once."""
+        spawner = self._spawner
+        watched = [self._pipe, self._bell, *([spawner] if spawner else [])]
+        timeout = None if self._deadline == math.inf else max(0.0, self._deadline - self._clock.monotonic())
+        ready, _, _ = select.select(watched, [], [], timeout)
+        for number in self._pipe.take():
+            self._on_signal(number)
+        if spawner is not None and spawner in ready:
+            self._hear_spawner(spawner)
+        self._bell.take()
+        while self._notices:
+            self._on_notice(self._notices.popleft())
+        if self._clock.monotonic() >= self._deadline:
+            self._deadline = math.inf
+            self._move(Event.DEADLINE)
+        self._reconcile()
+
+    # -- signals and phases --------------------------------------------------------------------------------
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        logger.info("received %s", number.name)
+        self._move(SIGNALS[number])
+
+    def _move(self, event: Event) -> None:
+        """The only place where the phase changes, and where a new phase begins to act."""
+        before, self.phase = self.phase, next_phase(self.phase, event)
+        if self.phase is before:
+            return
+        logger.debug("phase %s -> %s", before.value, self.phase.value)
+        set_title(f"master {self.phase.value}")
+        self._deadline = math.inf
+        begin = _BEGIN.get(self.phase)
+        if begin is not None:
+            begin(self)
+
+    def _begin_running(self) -> None:
+        self._mailbox.post("resume")
+
+    def _begin_quiet(self) -> None:
+        self._mailbox.post("quiet")
+
+    def _begin_warm(self) -> None:
+        logger.info("warm shutdown: waiting for running tasks, everything else goes back to its queue")
+        self._drain()
+
+    def _begin_soft(self) -> None:
+        self._drain()
+        self._deadline = self._clock.monotonic() + self._soft_s
+
+    def _begin_cold(self) -> None:
+        logger.warning("cold shutdown: running tasks are cut and requeued")
+        self._drain()
+        self._kill()
+
+    def _begin_hard(self) -> None:
+        self._drain()
+        self._kill()
+        self._deadline = self._clock.monotonic() + HARD_S
+
+    def _begin_stopped(self) -> None:
+        if self.exit_code is None:
+            self.exit_code = self._outcome or (ExitCode.CUT if self._cut else ExitCode.OK)
+
+    def _drain(self) -> None:
+        if self._thread is not None and not self._is_consumer_gone:
+            self._mailbox.post("drain")
+        else:  # nothing was ever fetched, or nobody is left who could give it back
+            self._notify(Notice("drained"))
+
+    def _kill(self) -> None:
+        if self._crew is not None:
+            self._crew.kill()
+
+    def _fail(self, code: ExitCode) -> None:
+        """End with this code: the first reason counts."""
+        if self.exit_code is None and self._outcome is None:
+            self._outcome = code
+        self._move(Event.FAILED)
+
+    # -- the spawner ---------------------------------------------------------------------------------------
+
+    def _hear_spawner(self, spawner: SpawnerHandle) -> None:
+        reports = spawner.reports()
+        if reports is None:
+            self._on_spawner_gone(spawner)
+            return
+        for report in reports:
+            _ON_REPORT[report["event"]](self, report)
+
+    def _on_loaded(self, report: dict[str, Any]) -> None:
+        if self._is_loaded or self.phase in _STOPPING:
+            return
+        self._is_loaded = True
+        try:
+            plan = self._plan(report["config"], self._table, self._mailbox, self._notify)
+        except ConfigError as error:
+            self._refuse(ExitCode.CONFIG, str(error))
+            return
+        self._soft_s = plan.soft_s
+        self._crew = Crew(plan.size, self._mailbox)
+        self._thread = threading.Thread(target=plan.consumer.run, name="consumer", daemon=True)
+        self._thread.start()
+
+    def _on_load_failed(self, report: dict[str, Any]) -> None:
+        code = ExitCode.CONFIG if report["kind"] == "config" else ExitCode.APP
+        self._refuse(code, report["text"], report["details"])
+
+    def _refuse(self, code: ExitCode, text: str, details: str = "") -> None:
+        for line in filter(None, [details.rstrip(), *(f"qworker: {problem}" for problem in text.splitlines())]):
+            print(line, file=sys.stderr)
+        self._fail(code)
+
+    def _on_forked(self, report: dict[str, Any]) -> None:
+        assert self._crew is not None
+        self._crew.born(report["slot"], report["pid"])
+        if self.phase in (Phase.COLD, Phase.HARD):  # asked for just before the end
+            self._crew.kill()
+
+    def _on_exited(self, report: dict[str, Any]) -> None:
+        assert self._crew is not None
+        is_ours = self.phase in (Phase.COLD, Phase.HARD)
+        self._crew.died(report["slot"], Death(report["status"], report["peak_kib"], is_ours))
+
+    def _on_spawner_gone(self, spawner: SpawnerHandle) -> None:
+        """Its children died with it. Before the application was loaded that is a start that failed."""
+        spawner.close()
+        self._spawner = None
+        if not self._is_loaded:
+            if self.phase not in _STOPPING:
+                self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
+            return
+        if self._crew is not None:
+            self._crew.orphaned()
+        if self.phase not in _STOPPING:
+            logger.error("the spawner (pid %d) has died and its children with it; starting another", spawner.pid)
+            # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
+            self._spawner = SpawnerHandle(self._boot, self._table, "spawn")
+
+    # -- the consumer --------------------------------------------------------------------------------------
+
+    def _notify(self, notice: Notice) -> None:
+        """Called by the consumer thread."""
+        self._notices.append(notice)
+        self._bell.post("look")
+
+    def _on_notice(self, notice: Notice) -> None:
+        _ON_NOTICE[notice.kind](self, notice)
+
+    def _on_ready(self, notice: Notice) -> None:
+        assert self._crew is not None
+        self._crew.ready(notice.slot)
+
+    def _on_boot_failed(self, notice: Notice) -> None:
+        assert self._crew is not None
+        self._crew.boot_trouble = notice.data["traceback"]
+
+    def _on_connected(self, notice: Notice) -> None:
+        self._is_connected = True
+
+    def _on_drained(self, notice: Notice) -> None:
+        self._cut = notice.data.get("cut", [])
+        if notice.data.get("left") and self._outcome is None:
+            self._outcome = ExitCode.UNREACHABLE
+        self._move(Event.DRAINED)
+
+    def _on_unreachable(self, notice: Notice) -> None:
+        self._is_consumer_gone = True
+        self._fail(ExitCode.UNREACHABLE)
+
+    def _on_failed(self, notice: Notice) -> None:
+        self._is_consumer_gone = True
+        self._fail(ExitCode.INTERNAL)
+
+    # -- reconcile and leave -------------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        if self._crew is None or self.phase in _STOPPING:
+            return
+        if self._crew.is_hopeless:
+            self._refuse(ExitCode.APP, "children cannot start: giving up", self._crew.boot_trouble)
+            return
+        if self._spawner is not None:
+            self._crew.fill(self._spawner)
+        if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
+            took_s = self._clock.monotonic() - self._started_at
+            logger.info("ready: %d children after %.2f s", len(self._crew.pids()), took_s)
+            self._move(Event.READY)
+
+    def _leave(self) -> None:
+        """Stop the thread, the spawner and what is left of the children; in this order, so that nothing is dispatched to the dead."""
+        if self._thread is not None:
+            self._mailbox.post("stop")
+            self._thread.join(_CLOSE_S)
+        self._kill()
+        if self._spawner is not None:
+            self._spawner.close()
+        self._pipe.close()
+
+
+_BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {
+    Phase.RUNNING: Master._begin_running,
+    Phase.QUIET: Master._begin_quiet,
+    Phase.WARM: Master._begin_warm,
+    Phase.SOFT: Master._begin_soft,
+    Phase.COLD: Master._begin_cold,
+    Phase.HARD: Master._begin_hard,
+    Phase.STOPPED: Master._begin_stopped,
+}
+_ON_REPORT: Final[dict[str, Callable[[Master, dict[str, Any]], None]]] = {
+    "loaded": Master._on_loaded,
+    "failed": Master._on_load_failed,
+    "forked": Master._on_forked,
+    "exited": Master._on_exited,
+}
+_ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
+    "ready": Master._on_ready,
+    "boot_failed": Master._on_boot_failed,
+    "connected": Master._on_connected,
+    "drained": Master._on_drained,
+    "unreachable": Master._on_unreachable,
+    "failed": Master._on_failed,
+}

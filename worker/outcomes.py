@@ -1,0 +1,214 @@
+"""What children say, turned into ledger moves and settlements. Owned by the consumer thread.
+
+Also decides what becomes of a message whose child died: interrupted is not counted, crashed is, the third crash is the last.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..core.clock import Clock
+from ..pool import Pace, Say, Tell, unpack_outcome, unpack_state
+from ..results import StoredResult
+from ..tasks import Action, Outcome, lost_outcome
+from .dispatcher import Dispatcher, Seat
+from .ledger import Entry, Ledger, State
+from .settler import Settler
+
+logger = logging.getLogger("qworker.worker")
+
+#: A message whose children have died this often goes to the dead-letter store (P5).
+MAX_CRASHES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a child ended: exit status (negative = killed by that signal, None = unknown) and peak memory."""
+
+    status: int | None
+    peak_kib: int | None = None
+    #: Whether we ended it, or its spawner took it along: then its message is not to blame.
+    is_ours: bool = False
+
+    def cause(self) -> str:
+        """For people: `signal 9 (SIGKILL)`, `exit code 1`."""
+        if self.status is None:
+            return "an unknown cause"
+        if self.status < 0:
+            try:
+                name = signal.Signals(-self.status).name
+            except ValueError:
+                name = "unknown signal"
+            return f"signal {-self.status} ({name})"
+        return f"exit code {self.status}"
+
+
+class Outcomes:
+    """Hears children. `pending_begins` may start when the broker has acked them (at-most-once) or confirmed that they are ours."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settler: Settler,
+        dispatcher: Dispatcher,
+        pace: Pace,
+        clock: Clock,
+        on_ready: Callable[[Seat], None],
+        on_boot_failed: Callable[[Seat, str], None],
+        final_tasks: frozenset[str] = frozenset(),
+    ) -> None:
+        self._ledger = ledger
+        self._settler = settler
+        self._dispatcher = dispatcher
+        self._pace = pace
+        self._clock = clock
+        self._on_ready = on_ready
+        self._on_boot_failed = on_boot_failed
+        self._final_tasks = final_tasks  # reject_on_worker_lost=False: a crash is their failure
+        self.pending_begins: list[tuple[Seat, Entry, Say]] = []
+        self.is_draining = False
+        self.done = 0
+        self.cut: list[str] = []
+
+    def hear(self, seat: Seat) -> bool:
+        """Deal with everything this child has said; False when it has gone."""
+        try:
+            for kind, seq, payload in seat.channel.records():
+                self._on_record(seat, kind, seq, payload)
+        except EOFError:
+            return False
+        return True
+
+    def _on_record(self, seat: Seat, kind: Say, seq: int, payload: bytes) -> None:
+        if kind is Say.DONE:
+            self._on_done(seat, seq, unpack_outcome(payload))
+        elif kind is Say.BEGIN or kind is Say.ASK:
+            self._on_begin(seat, seq, kind)
+        elif kind is Say.FETCH:
+            entry = self._ledger.get(seq)
+            seat.channel.tell(Tell.PAYLOAD, seq, entry.delivery.raw if entry else b"")
+        elif kind is Say.STATE:
+            task_id, meta = unpack_state(payload)
+            self._settler.result(self._ledger.get(seq), StoredResult(task_id, meta, False))
+        elif kind is Say.READY:
+            seat.is_ready = True
+            self._on_ready(seat)
+        else:
+            self._on_boot_failed(seat, payload.decode("utf-8", "replace"))
+
+    def _on_done(self, seat: Seat, seq: int, outcome: Outcome) -> None:
+        seat.load -= 1
+        seat.progress_at = self._clock.monotonic()
+        entry = self._ledger.get(seq)
+        if entry is None or entry.state is State.SETTLING:
+            return
+        self.done += 1
+        self._pace.saw(outcome.busy_s)
+        if entry.fenced:
+            self._drop(entry)
+        else:
+            self._settle(entry, outcome)
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        if outcome.meta is not None:
+            self._settler.result(entry, StoredResult(outcome.task_id, outcome.meta, outcome.is_success))
+        if outcome.action is Action.ACK:
+            self._settler.ack(entry, outcome.successors)
+        elif outcome.action is Action.REJECT:
+            self._settler.reject(entry, outcome.reason, outcome.details)
+        elif outcome.action is Action.PARK:
+            self._settler.requeue(entry, due=outcome.due)
+        else:
+            self._settler.requeue(entry)
+
+    def _on_begin(self, seat: Seat, seq: int, kind: Say) -> None:
+        entry = self._ledger.get(seq)
+        if entry is None or entry.fenced:
+            seat.channel.tell(Tell.NO, seq)
+            if entry is not None:
+                self._drop(entry)
+        elif self.is_draining:
+            self._refuse(seat, entry)
+        else:
+            self.pending_begins.append((seat, entry, kind))
+
+    def grant_begins(self) -> None:
+        """Ack the at-most-once tasks that wait, then let them start. Raises TransportError; they go on waiting then.
+
+        Called right after the lease was renewed if that was due, so that `fenced` is up to date."""
+        while self.pending_begins:
+            seat, entry, kind = self.pending_begins[0]
+            ours = not entry.fenced and (kind is Say.ASK or self._settler.ack_now(entry))
+            del self.pending_begins[0]
+            if ours:
+                seat.channel.tell(Tell.GO, entry.seq)
+            else:
+                seat.channel.tell(Tell.NO, entry.seq)
+                self._drop(entry)
+
+    def refuse_begins(self) -> None:
+        """The worker stops: at-most-once tasks that have not started go back."""
+        for seat, entry, _ in self.pending_begins:
+            self._refuse(seat, entry)
+        self.pending_begins.clear()
+
+    def _refuse(self, seat: Seat, entry: Entry) -> None:
+        seat.channel.tell(Tell.NO, entry.seq)
+        self._settler.requeue(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        """Somebody else's by now: it leaves the ledger and nothing is told to anybody."""
+        self._ledger.settle(entry)
+        self._ledger.forget(entry)
+
+    def bury(self, seat: Seat, death: Death) -> None:
+        """A child has ended: hear its last words, take back what it had not read, and see what it was running."""
+        while self.hear(seat):
+            if not seat.channel.wait(2.0):
+                break  # a grandchild holds the socket open: everything that was said has been read
+        self.pending_begins = [begin for begin in self.pending_begins if begin[0] is not seat]
+        self._ledger.put_back(self._dispatcher.take_back(seat))
+        for entry in self._ledger.sent_to(seat.channel.serial):
+            if entry.fenced:
+                self._drop(entry)
+            elif death.is_ours:
+                self._interrupted(entry)
+            else:
+                self._crashed(entry, death)
+        del self._dispatcher.seats[seat.channel.serial]
+        seat.channel.close()
+
+    def _interrupted(self, entry: Entry) -> None:
+        lost = lost_outcome(entry.delivery.raw, "WorkerShutdown", "cut by a cold stop", {}, self._final_tasks)
+        self.cut.append(lost.task_id)
+        if entry.acked and lost.meta is not None:
+            self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
+        self._settler.requeue(entry)
+
+    def _crashed(self, entry: Entry, death: Death) -> None:
+        crashes = entry.delivery.crashes + 1
+        details = self._details(death, crashes)
+        text = f"the child running it died of {death.cause()}"
+        lost = lost_outcome(entry.delivery.raw, "WorkerLostError", text, details, self._final_tasks)
+        retried = not entry.acked and lost.action is Action.REQUEUE and crashes < MAX_CRASHES
+        fate = "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
+        logger.error(
+            "Task %s[%s] lost: %s, peak memory %s KiB, crash %d of %d, %s",
+            lost.details.get("task"), lost.task_id, text, death.peak_kib, crashes, MAX_CRASHES, fate,
+        )  # fmt: skip
+        if retried:
+            self._settler.requeue(entry, crashed=True)
+            return
+        if lost.meta is not None:
+            self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
+        if lost.action is Action.ACK:
+            self._settler.ack(entry)
+        else:
+            self._settler.reject(entry, "crashed", lost.details)
+
+    def _details(self, death: Death, crashes: int) -> dict[str, Any]:
+        return {"cause": death.cause(), "status": death.status, "peak_kib": death.peak_kib, "crashes": crashes}

@@ -1,0 +1,102 @@
+"""From options to a running worker to an exit code. Called by the command line."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..core import logs
+from ..core.clock import SystemClock
+from ..core.cpus import usable_cpus
+from ..core.errors import ConfigError
+from ..pool import MAX_SLOTS, Boot, Pace, SlotTable
+from ..results import open_result_store
+from ..transports import Transport, open_transport
+from .banner import banner
+from .consumer import Consumer, Notice
+from .exitcodes import ExitCode
+from .ledger import Ledger
+from .link import Link
+from .loading import load, options_dict, working_directory
+from .mailbox import Mailbox
+from .master import Master, Plan
+from .names import node_name, owner_name
+from .options import WorkerOptions
+from .settler import Settler
+
+logger = logging.getLogger("qworker.worker")
+
+DEFAULT_LEASE_S = 30.0
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Run a worker until it is told to stop; returns the exit code. Main thread only, and only once per process.
+
+    Raises ConfigError for what can be refused before the application is loaded.
+    """
+    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
+    working_directory(options)
+    node = node_name(options.nodename)
+    builder = _Builder(options, node)
+    master = Master(Boot(load, options_dict(options, node)), builder.plan, SystemClock())
+    code = master.run()
+    logger.info("stopped, exit code %d", code)
+    return int(code)
+
+
+class _Builder:
+    """Builds the consumer once the spawner has told what the application's settings are."""
+
+    def __init__(self, options: WorkerOptions, node: str) -> None:
+        self._options = options
+        self._node = node
+
+    def plan(
+        self, config: dict[str, Any], table: SlotTable, mailbox: Mailbox, notify: Callable[[Notice], None]
+    ) -> Plan:
+        """Make everything the consumer thread owns. Raises ConfigError."""
+        conf = config["conf"]
+        size = self._size(conf)
+        clock = SystemClock()
+        ledger = Ledger()
+        transport, lease_s = self._transport(conf)
+        store = open_result_store(conf["result_backend"], settings=conf)
+        link = Link(
+            transport,
+            config["queues"],
+            ledger,
+            clock,
+            lease_s=lease_s,
+            max_attempts=conf["broker_connection_max_retries"],
+            rng=random.Random(),
+            horizon=table.set_lease,
+        )
+        pace = Pace(conf["worker_prefetch_multiplier"], fixed=config["fixed_prefetch"])
+        settler = Settler(transport, store, ledger, clock)
+        consumer = Consumer(link, ledger, settler, pace, mailbox, clock, notify, frozenset(config["final_tasks"]))
+        self._greet(config, size)
+        return Plan(consumer, size, soft_s=conf["worker_soft_shutdown_timeout"])
+
+    def _size(self, conf: dict[str, Any]) -> int:
+        size = conf["worker_concurrency"] or usable_cpus()
+        if size > MAX_SLOTS:
+            raise ConfigError(f"concurrency {size} is above the {MAX_SLOTS} children that one worker can have")
+        return int(size)
+
+    def _transport(self, conf: dict[str, Any]) -> tuple[Transport, float]:
+        options = dict(conf["broker_transport_options"])
+        lease_s = float(options.get("lease_timeout", DEFAULT_LEASE_S))
+        owner = owner_name(self._node)
+        return open_transport(conf["broker_url"], options=options, owner=owner, lease_s=lease_s), lease_s
+
+    def _greet(self, config: dict[str, Any], size: int) -> None:
+        from .. import __version__
+
+        if not self._options.quiet:
+            print(banner(__version__, self._node, config, size), file=sys.stderr, flush=True)
+
+
+__all__ = ["ExitCode", "run_worker"]

@@ -1,0 +1,191 @@
+"""What waits to be told to the result store and the broker, and the telling, in batches. Owned by the consumer thread.
+
+Order in a flush: results, then everything for the broker. A result is therefore stored before its message is acked, and a crash
+between the two runs the task again instead of losing its result. What could not be sent stays and is sent by a later flush;
+the transport makes repeats harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ..core.clock import Clock
+from ..core.errors import ResultStoreError
+from ..results import ResultStore, StoredResult
+from ..transports import Ack, Envelope, Rejection, Settled, Transport
+from .ledger import Entry, Ledger
+
+logger = logging.getLogger("qworker.worker")
+
+#: A batch this large is sent at once.
+FULL: Final = 256
+#: Otherwise what waits is sent this long after the first of it came in, at the latest.
+FLUSH_S: Final = 0.005
+#: How long a result store may be out of reach before its results are given up, so that messages can be acked.
+RESULT_BUDGET_S: Final = 10.0
+_RESULT_RETRY_S: Final = 1.0
+
+
+class Settler:
+    """Collects and flushes. `lost` counts messages that turned out to belong to somebody else by then."""
+
+    def __init__(self, transport: Transport, results: ResultStore | None, ledger: Ledger, clock: Clock) -> None:
+        self._transport = transport
+        self._store = results
+        self._ledger = ledger
+        self._clock = clock
+        self._results: list[tuple[Entry | None, StoredResult]] = []
+        self._acks: list[tuple[Entry, Ack]] = []
+        self._requeues: dict[tuple[bool, float | None], list[Entry]] = {}
+        self._rejects: list[tuple[Entry, Rejection]] = []
+        self._publish: list[Envelope] = []
+        self._since: float | None = None
+        self._count = 0
+        self._results_down_since: float | None = None
+        self._results_retry_at = 0.0
+        self._given_up = False
+        self.lost = 0
+        self.dropped_results = 0
+
+    def __len__(self) -> int:
+        """How many things wait for a flush."""
+        return self._count
+
+    def result(self, entry: Entry | None, result: StoredResult) -> None:
+        """Store this, unless `entry` turns out to be somebody else's before it is sent."""
+        if self._store is not None:
+            self._results.append((entry, result))
+            self._note()
+
+    def ack(self, entry: Entry, successors: Sequence[Envelope] = ()) -> None:
+        """Settle for good, successors published in the same step (or on their own when the message is already acked)."""
+        self._ledger.settle(entry)
+        if entry.acked:
+            self._publish.extend(successors)
+            self._ledger.forget(entry)
+        else:
+            self._acks.append((entry, Ack(entry.delivery, successors)))
+        self._note()
+
+    def requeue(self, entry: Entry, *, crashed: bool = False, due: float | None = None) -> None:
+        """Give back: to the front of its queue, or with `due` to the delayed set."""
+        self._ledger.settle(entry)
+        if entry.acked:
+            self._ledger.forget(entry)
+            return
+        self._requeues.setdefault((crashed, due), []).append(entry)
+        self._note()
+
+    def reject(self, entry: Entry, reason: str, details: dict[str, Any]) -> None:
+        """Dead-letter."""
+        self._ledger.settle(entry)
+        if entry.acked:
+            self._ledger.forget(entry)
+            return
+        self._rejects.append((entry, Rejection(entry.delivery, reason, details)))
+        self._note()
+
+    def ack_now(self, entry: Entry) -> bool:
+        """Ack an at-most-once task that is about to start; False when it is not ours any more. Raises TransportError."""
+        if entry.acked:
+            return True
+        entry.is_acking = True
+        entry.acked = not self._transport.ack([Ack(entry.delivery)]).lost
+        return entry.acked
+
+    def due_at(self) -> float | None:
+        """When the next flush has to happen, on the monotonic clock; None when nothing waits."""
+        if self._since is None:
+            return None
+        return max(self._since + FLUSH_S, self._results_retry_at if self._must_wait() else 0.0)
+
+    def is_due(self, now: float, *, idle: bool) -> bool:
+        """Whether to flush now; `idle` says that nothing else is going on, so that waiting would gain nothing."""
+        at = self.due_at()
+        if at is None:
+            return False
+        if self._must_wait() and now < self._results_retry_at:
+            return False
+        return idle or self._count >= FULL or now >= at
+
+    def flush(self) -> None:
+        """Send everything. Raises TransportError when the broker is out of reach; what was not sent is kept."""
+        if not self._store_results():
+            return
+        if self._publish:
+            self._transport.publish(self._publish)
+            self._publish = []
+        if self._acks:
+            self._settle(self._transport.ack, [a for _, a in self._acks], [e for e, _ in self._acks])
+            self._acks = []
+        for crashed, due in list(self._requeues):
+            entries = sorted(self._requeues[crashed, due], key=lambda e: e.seq)
+            self._settle(
+                lambda d, crashed=crashed, due=due: self._transport.requeue(d, crashed=crashed, due=due),
+                [e.delivery for e in entries],
+                entries,
+            )
+            del self._requeues[crashed, due]
+        if self._rejects:
+            self._settle(self._transport.reject, [r for _, r in self._rejects], [e for e, _ in self._rejects])
+            self._rejects = []
+        self._since = None
+        self._count = 0
+
+    def _must_wait(self) -> bool:
+        """Whether results hold everything up: their store is out of reach and its time is not over."""
+        return bool(self._results) and not self._given_up
+
+    def _settle(self, call: Callable[[Any], Settled], what: Sequence[Any], entries: Sequence[Entry]) -> None:
+        settled = call(what)
+        self.lost += len(settled.lost)
+        for entry in entries:
+            self._ledger.forget(entry)
+
+    def _store_results(self) -> bool:
+        """Store what waits; False when the store is out of reach and its time is not over yet."""
+        if not self._results or self._store is None:
+            return True
+        now = self._clock.monotonic()
+        if self._given_up and now < self._results_retry_at:
+            self._drop_results()
+            return True
+        try:
+            if self._results_down_since is not None:
+                self._store.connect()
+            self._store.store([r for e, r in self._results if e is None or not e.fenced])
+        except ResultStoreError as error:
+            return self._results_failed(error, now)
+        if self._results_down_since is not None:
+            lost = self.dropped_results
+            logger.info("result store is back after %.1f s, lost results: %d", now - self._results_down_since, lost)
+        self._results_down_since = None
+        self._results_retry_at = 0.0
+        self._given_up = False
+        self._results = []
+        return True
+
+    def _results_failed(self, error: ResultStoreError, now: float) -> bool:
+        if self._results_down_since is None:
+            self._results_down_since = now
+            logger.warning("%s; acks wait for results, at most %g s", error, RESULT_BUDGET_S)
+        self._results_retry_at = now + _RESULT_RETRY_S
+        if now - self._results_down_since < RESULT_BUDGET_S:
+            return False
+        if not self._given_up:
+            self._given_up = True
+            logger.error("result store still out of reach: results are lost from now on, until it answers; tasks go on")
+        self._drop_results()
+        return True
+
+    def _drop_results(self) -> None:
+        self.dropped_results += len(self._results)
+        self._results = []
+
+    def _note(self) -> None:
+        self._count += 1
+        if self._since is None:
+            self._since = self._clock.monotonic()
+
