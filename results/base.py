@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class StoredResult(NamedTuple):
@@ -17,8 +17,19 @@ class StoredResult(NamedTuple):
     is_success: bool
 
 
+class SettingsLike(Protocol):
+    """What the stores read their settings from: the application's, or any mapping with the same names."""
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """The value of the setting, or `default`."""
+        ...
+
+
 class ResultStore(Protocol):
-    """Keeps the last state of each task. One thread at a time. All verbs raise ResultStoreError when the store is out of reach."""
+    """Keeps the last state of each task. One thread at a time.
+
+    Every verb raises ResultStoreError when the store is out of reach; each may be repeated.
+    """
 
     def connect(self) -> None:
         """Reach the store or raise; drops a connection that exists."""

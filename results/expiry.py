@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..core.errors import ConfigError
+from .base import SettingsLike
 
 DEFAULT_S: Final = 86_400
 
@@ -18,8 +18,8 @@ class Expiry(NamedTuple):
     failure_s: int | None
 
 
-def expiry_from(settings: Mapping[str, Any]) -> Expiry:
-    """Read both settings. A number of seconds or a timedelta; 0 and None mean for ever; failures follow `result_expires`."""
+def expiry_from(settings: SettingsLike) -> Expiry:
+    """Read both settings: seconds or a timedelta, 0 and None for ever; failures follow `result_expires` unless told."""
     general = _seconds("result_expires", settings.get("result_expires", DEFAULT_S))
     failure = settings.get("result_failure_expires")
     return Expiry(general, general if failure is None else _seconds("result_failure_expires", failure))

@@ -1,10 +1,12 @@
 """Results in a SQLite file: the embedded default, several processes on one host. Opened by `open_result_store`.
 
-One table, one row per task; a batch is one transaction. The file may be the broker's: the table has its own name and no statement
-here touches another one. Waiting is reading `PRAGMA data_version`, which changes when another connection has committed.
+One table, one row per task; a batch is one transaction. The file may be the broker's: the table has its own name and
+no statement here touches another one. Waiting is reading `PRAGMA data_version`, which changes when another connection
+has committed.
 
-WAL with `synchronous=NORMAL`: what is committed survives every death of a process. After a power cut the last commits may
-be missing, but never an earlier one than a later one in the same file, so a result cannot be missing while the ack after it is there.
+WAL with `synchronous=NORMAL`: what is committed survives every death of a process. After a power cut the last commits
+may be missing, but never an earlier one than a later one in the same file, so a result cannot be missing while the
+ack after it is there.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from ..core.errors import ResultStoreError
-from .base import StoredResult
+from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
-from .meta import compress, compression_for, decompress, is_ready, status_of
+from .meta import compress, decompress, is_ready, status_of
 
 _T = TypeVar("_T")
 
@@ -49,18 +51,18 @@ _PURGE: Final = """
 DELETE FROM qworker_results WHERE rowid IN (SELECT rowid FROM qworker_results WHERE expires <= ? LIMIT ?)
 """
 
-# A connection must not be used, or even closed, in a process forked from the one that opened it (sqlite.org/howtocorrupt.html, 2.6);
-# those that a fork brought along are kept here so that they are never finalised.
+# A connection must not be used, or even closed, in a process forked from the one that opened it
+# (sqlite.org/howtocorrupt.html, 2.6); those that a fork brought along are kept here so that they are never finalised.
 _inherited: Final[list[sqlite3.Connection]] = []
 
 
 class SqliteResultStore:
     """A ResultStore in one file. One thread at a time; after a fork the child gets a connection of its own."""
 
-    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, settings: SettingsLike) -> None:
         self._path = path
         self._expiry = expiry_from(settings)
-        self._compression = compression_for(settings.get("result_compression"))
+        self._compression = settings.get("result_compression")
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._next_purge = 0.0
@@ -78,7 +80,7 @@ class SqliteResultStore:
 
     def fetch(self, task_id: str) -> bytes | None:
         """The stored meta, or None."""
-        row = self._attempt(lambda db: db.execute(_FETCH, (task_id, time.time())).fetchone())
+        row = self._attempt(lambda db: db.execute(_FETCH, (_key(task_id), time.time())).fetchone())
         return decompress(row[0]) if row else None
 
     def wait(self, task_id: str, timeout_s: float | None) -> bytes | None:
@@ -99,7 +101,7 @@ class SqliteResultStore:
 
     def forget(self, task_id: str) -> None:
         """Delete the stored meta."""
-        self._attempt(lambda db: db.execute("DELETE FROM qworker_results WHERE task_id = ?", (task_id,)))
+        self._attempt(lambda db: db.execute("DELETE FROM qworker_results WHERE task_id = ?", (_key(task_id),)))
 
     def close(self) -> None:
         """Close the file."""
@@ -116,7 +118,7 @@ class SqliteResultStore:
         failed = not result.is_success and status_of(result.meta) == "FAILURE"
         ttl = self._expiry.failure_s if failed else self._expiry.s
         expires = None if ttl is None else now + ttl
-        return result.task_id, result.is_success, expires, compress(result.meta, self._compression), now
+        return _key(result.task_id), result.is_success, expires, compress(result.meta, self._compression), now
 
     def _write(self, db: sqlite3.Connection, rows: Sequence[tuple[object, ...]], now: float) -> None:
         db.execute("BEGIN IMMEDIATE")
@@ -156,6 +158,11 @@ class SqliteResultStore:
         return self._connection
 
 
+def _key(task_id: str) -> str:
+    # A task id may hold anything that JSON can say, even half a surrogate pair: it must not spoil its batch.
+    return task_id.encode("utf-8", "backslashreplace").decode()
+
+
 def _connect(path: str) -> sqlite3.Connection:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # check_same_thread: the owner may hand the store from one thread to another, one at a time.
@@ -171,7 +178,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
-    """Switch a new file to WAL. Two processes that do so at once make SQLite say 'locked' without waiting, so we wait."""
+    """Switch a new file to WAL. When two processes do so at once SQLite says 'locked' without waiting; so we wait."""
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:

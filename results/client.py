@@ -1,0 +1,44 @@
+"""The result store that a client's AsyncResult objects use: one per application and thread, opened on first use."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any, Protocol
+
+from ..core.errors import ConfigError
+from .base import ResultStore
+from .registry import open_result_store
+
+
+class HasSettings(Protocol):
+    """What is asked of an application: `conf` with the settings."""
+
+    @property
+    def conf(self) -> Any:
+        """Its settings."""
+        ...
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.stores: weakref.WeakKeyDictionary[HasSettings, tuple[str | None, ResultStore | None]]
+        self.stores = weakref.WeakKeyDictionary()
+
+
+_local = _Local()
+
+
+def store_of(app: HasSettings) -> ResultStore:
+    """Return the calling thread's store for `app`. Raises ConfigError when the application keeps no results."""
+    url = app.conf.get("result_backend")
+    known_url, store = _local.stores.get(app, (None, None))
+    if store is None or known_url != url:
+        store = open_result_store(url, settings=app.conf)
+        if store is None:
+            raise ConfigError(
+                "this application keeps no results: set its `backend` (result_backend), "
+                "for example redis://localhost:6379/1 or sqlite:///results.db"
+            )
+        _local.stores[app] = (url, store)
+    return store
