@@ -33,7 +33,9 @@ def main() -> int:
         failed = [error for tool in tools for error in _measure(server, tool, options, figures[tool.name])]
         heading = f"Python {platform.python_version()}, Redis {server.version}, {os.cpu_count()} CPUs"
     print(f"\n{heading}, {time.monotonic() - began:.0f} s; 2.00x = twice as good as Celery\n")
-    print(report.table({tool.name: tool.title for tool in tools}, figures))
+    titles = {tool.name: tool.title for tool in tools}
+    print(report.table(titles, figures))
+    print(f"\n{report.summary(titles, figures)}")
     if options.json:
         print(json.dumps(figures))
     for error in failed:

@@ -45,6 +45,17 @@ def table(titles: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
     return _aligned(rows)
 
 
+def summary(titles: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
+    """Return one sentence: how much faster qworker drains than Celery and than the fastest of the others."""
+    rates = {tool: figures[tool]["noop.rate"] for tool in titles if "noop.rate" in figures[tool]}
+    own = rates.pop("qworker", None)
+    if own is None or not rates:
+        return ""
+    fastest = max(rates, key=lambda tool: rates[tool])
+    parts = [f"{own / rates[tool]:.1f} x {titles[tool]}" for tool in dict.fromkeys([BASE, fastest]) if tool in rates]
+    return f"qworker drains {' and '.join(parts)} (the fastest of the others)."
+
+
 def _cell(line: Line, own: Figures, base: Figures) -> str:
     if line.key not in own:
         return "–"
