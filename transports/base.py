@@ -3,8 +3,9 @@
 Producers use `publish`; a worker's consumer thread uses the rest. A transport object belongs to one thread at a time.
 Every verb is atomic per message: a crash at any moment leaves each message in exactly one place (P1).
 Every verb raises TransportError when the broker cannot be reached or does not answer in time; the caller
-may repeat the call: what was already carried out is not carried out twice (settling verbs settle only what the owner still holds).
-The exceptions: a `publish` that timed out may have happened, and what a timed-out `reserve` took is found by `recall`.
+may repeat the call: what was already carried out is not carried out twice (settling verbs settle only what the owner
+still holds). The exceptions: a `publish` that timed out may have happened, and what a timed-out `reserve` took is
+found by `recall`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Envelope:
 class Delivery:
     """One receipt of a message by this worker. Hot path: a plain slots class, made once per message.
 
-    `tag` is the receipt handle (unique among what is in flight), `queue` the queue's name, `raw` the envelope's original bytes,
-    `crashes` how many children have died with this message so far.
+    `tag` is the receipt handle (unique among what is in flight), `queue` the queue's name, `raw` the envelope's
+    original bytes, `crashes` how many children have died with this message so far.
     """
 
     __slots__ = ("crashes", "queue", "raw", "tag")
@@ -59,7 +60,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Move `delivery` to the dead-letter store. `reason` is a short constant (`unknown_task`), `details` plain JSON data."""
+    """Move `delivery` to the dead-letter store. `reason` is a short constant (`unknown_task`), `details` plain data."""
 
     delivery: Delivery
     reason: str
@@ -104,8 +105,8 @@ class DeadLetter:
 class Capabilities:
     """How transports differ, as data.
 
-    `idle_poll_s`: how often an idle consumer has to ask (None: `wake_fd` tells). `max_batch`: most messages in one call.
-    `native_priority`: whether priorities have an effect.
+    `idle_poll_s`: how often an idle consumer has to ask (None: `wake_fd` tells). `max_batch`: most messages in one
+    call. `native_priority`: whether priorities have an effect.
     """
 
     max_batch: int = 1000
@@ -129,13 +130,13 @@ class Transport(Protocol):
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages under this owner's lease, best priority first, oldest first.
 
-        With `arm`, an empty answer also promises that `wake_fd` becomes readable when something arrives on one of `queues`
-        or the time of a delayed message changes. Never waits.
+        With `arm`, an empty answer also promises that `wake_fd` becomes readable when something arrives on one of
+        `queues` or the time of a delayed message changes. Never waits.
         """
         ...
 
     def wake_fd(self) -> int | None:
-        """A descriptor for `select` that turns readable when there may be work, or None (then poll by `idle_poll_s`)."""
+        """A descriptor for `select`, readable when there may be work, or None (then poll by `idle_poll_s`)."""
         ...
 
     def drain_wake(self) -> None:
@@ -147,7 +148,7 @@ class Transport(Protocol):
         ...
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
-        """Settle for good; successors of a message are published in the same atomic step, and only if it was still held."""
+        """Settle for good; in the same atomic step publish the successors of those messages that were still held."""
         ...
 
     def recall(self, known: Collection[str]) -> list[Delivery]:
@@ -158,7 +159,7 @@ class Transport(Protocol):
         ...
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        """Give back, bytes untouched: to the front of their queues in the given order, or with `due` to the delayed set.
+        """Give back, bytes untouched: to the front of their queues in this order, or with `due` to the delayed set.
 
         `crashed` adds one to each message's crash count.
         """

@@ -1,0 +1,144 @@
+-- Take up to `limit` messages from the lists into flight under this owner.
+--
+-- KEYS: the lists, step by step (all queues of the first priority, then all of the next).
+-- ARGV: 6 session, 7 lease in ms, 8 limit, 9 number before the first tag's, 10 share fairly between the lists of a
+-- step (0/1), 11 how many steps, then how many lists each step has, then for each list what follows the envelope in
+-- kombu's entry. Returns {{list, count, list, count, …}, {envelope, …}, {position, crashes, …}}: positions are those
+-- of envelopes that have crashed a child before. The caller builds the tags by the same rule.
+
+local session, lease_ms, limit, number, fair = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
+local steps = tonumber(ARGV[11])
+local TAILS = 11 + steps
+local FIRST_READ = 4 -- sizes are unknown before the first look: ten-megabyte messages must not be read by the hundred
+
+-- A late command of a connection that this owner has given up must take nothing: nobody would read the reply.
+local current = call('GET', LEASE)
+if current and current ~= session then
+    return redis.error_reply('FENCED another connection speaks for this owner now')
+end
+
+go_on_when_full()
+local now_s, now_ms = now_s_ms()
+move_due(now_ms)
+
+-- 1. Read, oldest first (the right end of a list is its front).
+local runs, envelopes, room, largest = {}, {}, BATCH_BYTES, 1
+local taken = {}
+
+local function read_list(at, want)
+    local before, start = #envelopes, taken[at] or 0
+    local got, chunk = start, math.min(want, FIRST_READ)
+    while want > 0 and room > 0 do
+        local found = call('LRANGE', KEYS[at], -got - chunk, -got - 1)
+        for i = #found, 1, -1 do
+            local envelope = found[i]
+            envelopes[#envelopes + 1] = envelope
+            room = room - #envelope
+            if #envelope > largest then largest = #envelope end
+        end
+        got, want = got + #found, want - #found
+        if #found < chunk then break end
+        chunk = math.max(1, math.min(want, CHUNK, math.floor(room / largest)))
+    end
+    if got > start then
+        runs[#runs + 1], runs[#runs + 2] = at, #envelopes - before
+        taken[at] = got
+    end
+    return got - start
+end
+
+local function read_step(first, last)
+    local wished = {}
+    for at = first, last do
+        if limit == 0 then return end
+        local share = fair and math.ceil(limit / (last - at + 1)) or limit
+        local got = read_list(at, share)
+        limit = limit - got
+        if got == share then wished[#wished + 1] = at end
+    end
+    for _, at in ipairs(wished) do
+        if limit == 0 then return end
+        limit = limit - read_list(at, limit)
+    end
+end
+
+local first = 1
+for step = 1, steps do
+    local last = first + tonumber(ARGV[11 + step]) - 1
+    if limit > 0 and room > 0 then read_step(first, last) end
+    first = last + 1
+end
+if #envelopes == 0 then return {{}, {}, {}} end
+
+-- 2. Write them into flight.
+
+-- Whether a Celery worker could put this back from `unacked`. It dies of an entry that is no JSON, and loses one that
+-- has no headers, so those stand in a key of ours. What begins and ends like an envelope is taken for one: parsing
+-- all of them would cost 3 µs each (half of everything this script does), and only a damaged middle is missed.
+local find = string.find
+local function kombu_can_restore(envelope)
+    if find(envelope, '^{%s*"body"%s*:') and find(envelope, '}%s*}%s*$', -8) then return true end
+    if #envelope > 1048576 then return false end
+    local fine, message = pcall(cjson.decode, envelope)
+    local function is_object(value) return type(value) == 'table' and type(next(value)) == 'string' end
+    return fine and is_object(message) and is_object(message.headers) and is_object(message.properties)
+        and is_object(message.properties.delivery_info)
+end
+
+local entries, scores, tags, odd, crashed = {}, {}, {}, {}, {}
+local entered = 0
+local score = tostring(now_s) -- whole seconds: parsing a fraction doubles the cost of ZADD
+
+local function enter(envelope, tail, tag)
+    tags[#tags + 1] = tag
+    if kombu_can_restore(envelope) then
+        -- Counted by hand: #entries is a search.
+        entries[entered + 1], entries[entered + 2] = tag, '[' .. envelope .. tail
+        scores[entered + 1], scores[entered + 2] = score, tag
+        entered = entered + 2
+    else
+        odd[#odd + 1] = tag
+        odd[#odd + 1] = envelope
+    end
+end
+
+-- The crash count moves from the waiting message to its tag.
+local function crashes_of(record, envelope, position)
+    local hash = redis.sha1hex(envelope)
+    local crashes = call('HGET', record, hash)
+    if not crashes then return '0' end
+    crashed[#crashed + 1], crashed[#crashed + 2] = position, tonumber(crashes)
+    return crashes
+end
+
+local position = 0
+for run = 1, #runs, 2 do
+    local list, tail = string.sub(KEYS[runs[run]], #PREFIX + 1), ARGV[TAILS + runs[run]]
+    local record, suffix = OWN .. 'crashes:' .. list, ':' .. #tail .. ':' .. list
+    local seen_crashes = call('EXISTS', record) == 1
+    for _ = 1, runs[run + 1] do
+        position = position + 1
+        local envelope = envelopes[position]
+        local crashes = seen_crashes and crashes_of(record, envelope, position) or '0'
+        enter(envelope, tail, session .. '-' .. (number + position) .. ':' .. crashes .. suffix)
+    end
+end
+in_chunks('HSET', UNACKED, entries)
+in_chunks('ZADD', INDEX, scores)
+in_chunks('HSET', ODD, odd)
+in_chunks('SADD', HELD, tags)
+call('SADD', OWNERS, OWNER)
+call('SET', LEASE, session, 'PX', lease_ms)
+
+-- 3. Take them from the lists.
+for at, count in pairs(taken) do
+    call('LTRIM', KEYS[at], 0, -count - 1)
+    local record = OWN .. 'crashes:' .. string.sub(KEYS[at], #PREFIX + 1)
+    -- Counts of messages that left by another way (purged, taken by a Celery worker) end with the list.
+    if call('EXISTS', KEYS[at]) == 0 then call('DEL', record) end
+end
+for i = 1, #crashed, 2 do
+    local list = select(3, read_tag(tags[crashed[i]]))
+    call('HDEL', OWN .. 'crashes:' .. list, redis.sha1hex(envelopes[crashed[i]]))
+end
+return {runs, envelopes, crashed}

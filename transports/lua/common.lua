@@ -1,0 +1,123 @@
+-- Stands in front of every script: names, time, and the moves that several scripts share.
+--
+-- Rules of these scripts:
+-- 1. A message is written to its new place before it is taken from the old one. A script that fails half-way (a key of
+--    the wrong type, a missing permission) then leaves a message twice, never nowhere.
+-- 2. Only the server's clock is used, except for due times, which are moments that the producer chose.
+-- 3. A script may be sent again after its reply was lost: what was carried out is not carried out twice.
+--
+-- ARGV: 1 key prefix, 2 kombu's unacked hash, 3 its index, 4 the channel for due times, 5 the owner; 6… the script's
+-- own. In flight a message has a tag, made by the claim: session-number:crashes:tail:list. "tail" is how many bytes
+-- follow the envelope in kombu's entry, "list" the list it came from (without the prefix). Tags of one session sort
+-- by age.
+
+local call = redis.call
+local PREFIX, UNACKED, INDEX, CHANNEL, OWNER = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local OWN = PREFIX .. 'qworker:'
+local OWNERS, LEASE, HELD = OWN .. 'owners', OWN .. 'lease:' .. OWNER, OWN .. 'held:' .. OWNER
+local ODD = OWN .. 'odd' -- tag -> envelope that kombu could not restore
+local DELAYED, DELAYED_DATA = OWN .. 'delayed', OWN .. 'delayed:data'
+
+local CHUNK = 1000 -- arguments in one command: Lua's unpack takes some thousands
+local BATCH = 500 -- messages moved by one call of a housekeeping script
+local BATCH_BYTES = 16777216 -- and their bytes: the server serves nobody else meanwhile
+
+local function now_s_ms()
+    local time = call('TIME')
+    return tonumber(time[1]), tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- With `maxmemory` reached, Redis refuses a script whose first write needs memory. Moves that settle or drain must
+-- still happen, or the memory would never get free: a first write that needs none opens the way for the others.
+local function go_on_when_full() call('DEL', OWN .. 'nothing') end
+
+-- Call a command with any number of arguments; returns the sum of the replies.
+local function in_chunks(command, key, arguments)
+    local total = 0
+    for first = 1, #arguments, CHUNK do
+        total = total + call(command, key, unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
+    end
+    return total
+end
+
+local function arguments_from(first, last)
+    local found = {}
+    for i = first, last or #ARGV do found[#found + 1] = ARGV[i] end
+    return found
+end
+
+local function read_tag(tag)
+    local crashes, tail, list = string.match(tag, '^[^:]*:(%d+):(%d+):(.*)$')
+    return tonumber(crashes), tonumber(tail), list
+end
+
+-- The envelope of an in-flight message, or false when somebody else has put it back meanwhile.
+local function envelope_of(tag, tail)
+    local entry = call('HGET', UNACKED, tag)
+    if entry then return string.sub(entry, 2, -tail - 1) end
+    return call('HGET', ODD, tag)
+end
+
+-- For each tag 1 when this owner holds it, else 0.
+local function held_flags(tags)
+    local flags = {}
+    for first = 1, #tags, CHUNK do
+        local part = call('SMISMEMBER', HELD, unpack(tags, first, math.min(first + CHUNK - 1, #tags)))
+        for i = 1, #part do flags[#flags + 1] = part[i] end
+    end
+    return flags
+end
+
+-- The last step of settling: the message has its new place already.
+local function end_flight(held_key, tags)
+    in_chunks('HDEL', UNACKED, tags)
+    in_chunks('ZREM', INDEX, tags)
+    in_chunks('HDEL', ODD, tags)
+    in_chunks('SREM', held_key, tags)
+end
+
+local function bury(token, record, list, envelope, now_ms)
+    local with_list = string.sub(record, 1, -2) .. ', "list": ' .. cjson.encode(list) .. '}'
+    call('HSET', OWN .. 'dead:data', token, with_list .. '\n' .. envelope)
+    call('ZADD', OWN .. 'dead', now_ms, token)
+end
+
+-- Put a message on its list. side: B = back (the last to be taken), F = front (the next). A key that is no list must
+-- neither lose the message nor hold up the others: it goes to the dead-letter store.
+local function put(token, list, side, envelope, crashes, now_ms)
+    local done = redis.pcall(side == 'F' and 'RPUSH' or 'LPUSH', PREFIX .. list, envelope)
+    if type(done) == 'number' then
+        -- A waiting message's crash count is found by its bytes, which are never touched.
+        if crashes > 0 then call('HSET', OWN .. 'crashes:' .. list, redis.sha1hex(envelope), crashes) end
+        return
+    end
+    local record = {queue = list, reason = 'queue_unusable', crashes = crashes, details = {error = done.err}}
+    bury(token, cjson.encode(record), list, envelope, now_ms)
+end
+
+-- Publish at once or, when due_ms lies ahead, later.
+local function publish(token, due_ms, list, side, envelope, crashes, now_ms)
+    if not due_ms or due_ms <= now_ms then return put(token, list, side, envelope, crashes, now_ms) end
+    call('HSET', DELAYED_DATA, token, crashes .. ' ' .. side .. ' ' .. #list .. ' ' .. list .. envelope)
+    call('ZADD', DELAYED, due_ms, token)
+    if call('ZRANGE', DELAYED, 0, 0)[1] == token then call('PUBLISH', CHANNEL, due_ms) end
+end
+
+-- Move what is due, oldest first. Returns how many, and whether there may be more.
+local function move_due(now_ms)
+    local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms, 'LIMIT', 0, BATCH)
+    local bytes = 0
+    for moved, token in ipairs(due) do
+        local data = call('HGET', DELAYED_DATA, token)
+        if data then
+            local crashes, side, length, start = string.match(data, '^(%d+) ([BF]) (%d+) ()')
+            local list = string.sub(data, start, start + length - 1)
+            put(token, list, side, string.sub(data, start + length), tonumber(crashes), now_ms)
+            bytes = bytes + #data
+        end
+        call('ZREM', DELAYED, token)
+        call('HDEL', DELAYED_DATA, token)
+        if bytes > BATCH_BYTES then return moved, true end
+    end
+    return #due, #due == BATCH
+end

@@ -1,0 +1,38 @@
+-- Renew the lease of this owner and everything it holds.
+--
+-- ARGV: 6 session, 7 lease in ms, 8… the tags that the caller believes to hold. Returns those that it does not hold
+-- any more.
+
+local session, lease_ms = ARGV[6], ARGV[7]
+local current = call('GET', LEASE)
+if current and current ~= session then
+    call('PEXPIRE', LEASE, lease_ms) -- a late command of an old connection: renewing is right, speaking for the owner
+    is not
+else
+    call('SET', LEASE, session, 'PX', lease_ms)
+end
+call('SADD', OWNERS, OWNER)
+
+local held = call('SMEMBERS', HELD)
+local score = tostring((now_s_ms()))
+local renewed, vanished = {}, {}
+for first = 1, #held, CHUNK do
+    local last = math.min(first + CHUNK - 1, #held)
+    local scores = call('ZMSCORE', INDEX, unpack(held, first, last))
+    for i = first, last do
+        if scores[i - first + 1] then
+            renewed[#renewed + 1], renewed[#renewed + 2] = score, held[i]
+        elseif call('HEXISTS', ODD, held[i]) == 0 then
+            vanished[#vanished + 1] = held[i] -- a Celery worker has put it back
+        end
+    end
+end
+in_chunks('ZADD', INDEX, renewed)
+in_chunks('SREM', HELD, vanished)
+
+local tags = arguments_from(8)
+local lost = {}
+for i, flag in ipairs(held_flags(tags)) do
+    if flag == 0 then lost[#lost + 1] = tags[i] end
+end
+return lost

@@ -1,0 +1,42 @@
+-- Move due messages to their queues, and give back what owners hold whose lease has ended. In bounded batches.
+--
+-- No ARGV of its own. Returns {moved, recovered, ms until the next due message or -1, 1 when there may be more}.
+
+go_on_when_full()
+local now_s, now_ms = now_s_ms()
+local moved, more = move_due(now_ms)
+local recovered = 0
+
+local function recover(held_key)
+    local tags, bytes = call('SMEMBERS', held_key), 0
+    -- The youngest first, so that the oldest comes to stand at the very front.
+    table.sort(tags, function(a, b) return a > b end)
+    for _, tag in ipairs(tags) do
+        if recovered >= BATCH or bytes > BATCH_BYTES then
+            more = true
+            return
+        end
+        local crashes, tail, list = read_tag(tag)
+        local envelope = envelope_of(tag, tail)
+        if envelope then
+            put(tag, list, 'F', envelope, crashes, now_ms)
+            recovered, bytes = recovered + 1, bytes + #envelope
+        end
+        end_flight(held_key, {tag})
+    end
+end
+
+-- One worker at a time looks for the dead, about once a second: each look asks for every owner's lease.
+local lock = OWN .. 'recovery'
+if call('SET', lock, OWNER, 'NX', 'PX', 1000) or call('GET', lock) == OWNER then
+    for _, owner in ipairs(call('SMEMBERS', OWNERS)) do
+        if owner ~= OWNER and call('EXISTS', OWN .. 'lease:' .. owner) == 0 then
+            recover(OWN .. 'held:' .. owner)
+            if call('EXISTS', OWN .. 'held:' .. owner) == 0 then call('SREM', OWNERS, owner) end
+        end
+    end
+end
+
+local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+local wait_ms = head[2] and math.max(0, tonumber(head[2]) - now_ms) or -1
+return {moved, recovered, wait_ms, more and 1 or 0}

@@ -1,0 +1,85 @@
+"""`broker_transport_options`: checked at once, every mistake named, so that a misspelt option is never silently
+ignored.
+
+Called by the adapters; each knows its own table. Options of Celery's transports that have no meaning here are
+accepted, because an existing configuration has to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ..core.errors import ConfigError
+from ..core.settings_values import Converter, nearest
+
+# Accepted everywhere, without an effect. `visibility_timeout`: what we hold is renewed for as long as we hold it.
+IDLE_OPTIONS: Final = frozenset(
+    {
+        "ack_emulation",
+        "fanout_patterns",
+        "fanout_prefix",
+        "max_connections",
+        "max_retries",
+        "interval_start",
+        "interval_step",
+        "interval_max",
+        "polling_interval",
+        "reauth_check_interval",
+        "retry_on_timeout",
+        "unacked_mutex_expire",
+        "unacked_restore_interval",
+        "unacked_restore_limit",
+        "unacked_restore_throttle",
+        "visibility_timeout",
+    }
+)
+
+
+def read_options(
+    given: Mapping[str, Any], table: Mapping[str, Converter], problems: list[str] | None = None
+) -> dict[str, Any]:
+    """Return the options that `table` names, converted; options that are None count as not given.
+
+    `problems` are those found before, in the URL. Raises ConfigError with one sentence for each problem.
+    """
+    found: dict[str, Any] = {}
+    problems = list(problems or ())
+    for name, value in given.items():
+        if name not in table:
+            problems.extend(_unknown(name, table))
+        elif value is not None:
+            try:
+                found[name] = table[name](value)
+            except ValueError as problem:
+                problems.append(f"broker_transport_options[{name!r}] {problem}")
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def positive(value: Any) -> float:
+    """A number above 0; a string of digits, as in a URL, is converted."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ValueError("must be a number above 0")
+    return number
+
+
+def steps(value: Any) -> tuple[int, ...]:
+    """Priority steps: whole numbers, 0 or more, in rising order, 0 the first."""
+    numbers = tuple(value) if isinstance(value, list | tuple | range) else ()
+    if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        raise ValueError("must be a list of whole numbers, for example [0, 3, 6, 9]")
+    if list(numbers) != sorted(set(numbers)) or numbers[0] != 0:
+        raise ValueError("must begin with 0 and rise")
+    return numbers
+
+
+def _unknown(name: str, table: Iterable[str]) -> list[str]:
+    if name in IDLE_OPTIONS:
+        return []
+    return [f"broker_transport_options has no {name!r}{nearest(name, {*table, *IDLE_OPTIONS})}"]

@@ -1,0 +1,272 @@
+"""The Redis adapter: the Transport verbs as calls of scripts. Opened by `open_transport`.
+
+Queue lists, priorities and bindings are kombu's; what is in flight stands in kombu's `unacked` hash and its index, so
+that a Celery worker restores it after a rollback, and under its owner in keys of our own (ARCHITECTURE.md, "Redis
+keys"). This file turns verbs into arguments and replies into data; every move happens in one script (lua/),
+connections are redis_session.py's.
+
+A tag is made here and in lua/claim.lua by the same rule, so that replies carry none. It is ours and not the message's
+`delivery_tag`: a tag that a producer chose may be absent, used twice, or held by a Celery worker that received the
+same message again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from typing import Any, Final
+
+from ..core.errors import TransportError
+from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
+from .redis_claim import ClaimPlan
+from .redis_link import Command
+from .redis_names import Names
+from .redis_scripts import ACK, CLAIM, DELAY, EXTEND, MAINTAIN, PURGE, RECALL, REJECT, REQUEUE
+from .redis_session import Session
+from .redis_url import read_url
+
+_STEPS: Final = (0, 3, 6, 9)
+_SEP: Final = "\x06\x16"
+_POLL_S: Final = 0.5
+#: Tags have thirteen digits from the first to the last, so that they sort by age as text.
+_FIRST_NUMBER: Final = 10**12
+#: How often a claim is repeated at once when it found nothing and something arrived before the wake-up was armed.
+_ARM_TRIES: Final = 3
+_RECALL_BATCH: Final = 50
+
+
+class RedisTransport:
+    """One Redis database as a broker. One thread at a time; after a fork the child gets connections of its own."""
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, owner: str = "", lease_s: float = 30.0) -> None:
+        endpoint, found = read_url(url, options)
+        self.capabilities = Capabilities()
+        self._owner = owner
+        self._session = Session(endpoint, found, owner=owner, lease_s=found.get("lease_timeout", lease_s))
+        self._names = Names(
+            found.get("global_keyprefix", ""), found.get("sep", _SEP), found.get("priority_steps", _STEPS)
+        )
+        self._order: str = found.get("queue_order_strategy", "round_robin")
+        self._plans: dict[tuple[str, ...], ClaimPlan] = {}
+        self._token = ""
+        self._number = _FIRST_NUMBER
+        self._declared: set[str] = set()
+
+    def connect(self) -> None:
+        """Open the connections anew. Raises TransportError."""
+        self._session.connect()
+        self._declared.clear()
+        if self._owner and not self._session.can_wake:
+            self.capabilities = replace(self.capabilities, idle_poll_s=_POLL_S)
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Put envelopes on their lists in one write; those with a due time by a script, for the server's clock."""
+        commands = self._declarations({envelope.queue for envelope in envelopes})
+        commands += self._pushes([envelope for envelope in envelopes if envelope.due is None])
+        if commands:
+            self._session.call(*commands)
+        delayed = [self._later(envelope) for envelope in envelopes if envelope.due is not None]
+        if delayed:
+            self._session.run(DELAY, (), [field for fields in delayed for field in fields])
+        self._declared.update(envelope.queue for envelope in envelopes)
+
+    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
+        """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""
+        if limit <= 0:
+            return []
+        plan = self._plan(tuple(queues))
+        deliveries: list[Delivery] = []
+        for _ in range(_ARM_TRIES):
+            deliveries, some_wait = self._claim(plan, min(limit, self.capabilities.max_batch), arm)
+            if deliveries or not some_wait:
+                break
+        return deliveries
+
+    def wake_fd(self) -> int | None:
+        """The socket of the wake-up connection, or None when the server does not track keys."""
+        return self._session.wake_fd()
+
+    def drain_wake(self) -> None:
+        """Read and forget what woke us. Raises TransportError when that connection has broken."""
+        self._session.drain_wake()
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Settled:
+        """Renew the lease, and the scores by which Celery workers see that these messages are not abandoned."""
+        self._session.ready()
+        tags = [delivery.tag for delivery in deliveries]
+        lost = self._session.run(EXTEND, (), (self._session.token, self._session.lease_ms, *tags))
+        return _settled(tags, lost)
+
+    def ack(self, acks: Sequence[Ack]) -> Settled:
+        """Settle for good; successors are published in the same script."""
+        tags = [ack.delivery.tag for ack in acks]
+        successors: list[str | int | bytes] = []
+        for position, ack in enumerate(acks, 1):
+            for envelope in ack.successors:
+                successors += (position, *self._later(envelope))
+        return _settled(tags, self._session.run(ACK, (), (len(tags), *tags, *successors)))
+
+    def recall(self, known: Collection[str]) -> list[Delivery]:
+        """What stands in this owner's name and is not in `known`, oldest first."""
+        key = f"{self._names.prefix}qworker:held:{self._owner}"
+        (members,) = self._session.call(("SMEMBERS", key))
+        unknown = iter(sorted({member.decode() for member in members} - set(known)))
+        found: list[Delivery] = []
+        while tags := list(islice(unknown, _RECALL_BATCH)):
+            envelopes = self._session.run(RECALL, (), tags)
+            found += [self._recalled(tag, raw) for tag, raw in zip(tags, envelopes, strict=True) if raw is not None]
+        return found
+
+    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
+        """Give back to the front of their lists, or with `due` to the delayed set."""
+        tags = [delivery.tag for delivery in deliveries]
+        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _due_ms(due), *tags)))
+
+    def reject(self, rejections: Sequence[Rejection]) -> Settled:
+        """Move to the dead-letter store, with the reason and the original bytes."""
+        tags = [rejection.delivery.tag for rejection in rejections]
+        records = [_record(rejection) for rejection in rejections]
+        fields = [field for pair in zip(tags, records, strict=True) for field in pair]
+        return _settled(tags, self._session.run(REJECT, (), fields))
+
+    def maintain(self) -> Maintenance:
+        """Move due messages, recover what dead owners held, and see that the wake-up connection lives."""
+        self._session.check_wake()
+        moved, recovered, wait_ms, more = self._session.run(MAINTAIN, (), ())
+        return Maintenance(moved, recovered, wait_ms / 1000 if wait_ms >= 0 else None, bool(more))
+
+    def depths(self, queues: Sequence[str]) -> dict[str, int]:
+        """Lengths of the lists, summed over priorities."""
+        names = list(dict.fromkeys(queues))
+        if not names:
+            return {}
+        lengths = iter(self._session.call(*(("LLEN", key) for name in names for key in self._names.keys_of(name))))
+        return {name: sum(islice(lengths, len(self._names.steps))) for name in names}
+
+    def purge(self, queues: Sequence[str]) -> int:
+        """Delete the lists."""
+        keys = [key for queue in dict.fromkeys(queues) for key in self._names.keys_of(queue)]
+        return int(self._session.run(PURGE, keys, ())) if keys else 0
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+        own = f"{self._names.prefix}qworker:"
+        (found,) = self._session.call(("ZRANGE", f"{own}dead", 0, limit - 1, "REV", "WITHSCORES"))
+        tokens = found[::2]
+        if not tokens or limit <= 0:
+            return []
+        (stored,) = self._session.call(("HMGET", f"{own}dead:data", *tokens))
+        rows = zip(tokens, found[1::2], stored, strict=True)
+        return [_dead_letter(token, float(at), data) for token, at, data in rows if data is not None]
+
+    def close(self) -> None:
+        """Leave. What is still held stays until the lease ends."""
+        try:
+            self._session.leave()
+        except TransportError:
+            pass
+        self._session.drop()
+
+    # ---- publishing ----
+
+    def _declarations(self, queues: Collection[str]) -> list[Command]:
+        """Register queues in both of kombu's binding sets, once per connection."""
+        return [
+            ("SADD", key, self._names.binding(queue))
+            for queue in sorted(set(queues) - self._declared)
+            for key in self._names.binding_keys(queue)
+        ]
+
+    def _pushes(self, envelopes: Sequence[Envelope]) -> list[Command]:
+        """One LPUSH (back) or RPUSH (front) for each list. At the front the first envelope comes to be the next one."""
+
+        def place(envelope: Envelope) -> tuple[bool, str]:
+            return envelope.front, self._names.list_of(envelope.queue, envelope.priority)
+
+        commands: list[Command] = []
+        for (front, name), group in groupby(sorted(envelopes, key=place), key=place):
+            raws = [envelope.raw for envelope in group]
+            key = self._names.prefix + name
+            commands.append(("RPUSH", key, *reversed(raws)) if front else ("LPUSH", key, *raws))
+        return commands
+
+    def _later(self, envelope: Envelope) -> tuple[str | int | bytes, ...]:
+        """Token, due time in ms ('' = at once), list, side, envelope: as the scripts want a message to publish."""
+        name = self._names.list_of(envelope.queue, envelope.priority)
+        side = "F" if envelope.front else "B"
+        return self._next_token(), _due_ms(envelope.due), name, side, envelope.raw
+
+    def _next_token(self) -> str:
+        self._session.ready()
+        return f"{self._session.token}-{self._numbers(1) + 1}"
+
+    def _numbers(self, count: int) -> int:
+        """Set `count` numbers of this session aside; return the one before the first."""
+        if self._token != self._session.token:
+            self._token, self._number = self._session.token, _FIRST_NUMBER
+        before = self._number
+        self._number += count
+        return before
+
+    # ---- reserving ----
+
+    def _plan(self, queues: tuple[str, ...]) -> ClaimPlan:
+        plan = self._plans.get(queues)
+        if plan is None:
+            self._plans.clear()  # a worker consumes one set of queues at a time
+            plan = self._plans[queues] = ClaimPlan(self._names, queues, self._order)
+        return plan
+
+    def _claim(self, plan: ClaimPlan, limit: int, arm: bool) -> tuple[list[Delivery], bool]:
+        """One claim; with `arm` also whether something waits on the lists now."""
+        session = self._session
+        session.ready()
+        before = self._numbers(limit)
+        turn = plan.turn()
+        args = (session.token, session.lease_ms, limit, before, *turn.layout)
+        if not arm or session.wake_fd() is None:
+            return turn.deliveries(session.run(CLAIM, turn.keys, args), session.token, before), False
+        # The server remembers the keys that the command after CACHING YES reads, and tells when one of them changes.
+        # They are read after the claim: a claim that takes something would otherwise wake ourselves.
+        watch: tuple[Command, Command] = (("CLIENT", "CACHING", "YES"), ("EXISTS", *turn.keys))
+        reply, _, waiting = session.run_with(CLAIM, turn.keys, args, *watch)
+        return turn.deliveries(reply, session.token, before), waiting > 0
+
+    def _recalled(self, tag: str, raw: bytes) -> Delivery:
+        _, crashes, _, name = tag.split(":", 3)
+        return Delivery(tag, self._names.queue_of(name), raw, int(crashes))
+
+
+def _settled(tags: Sequence[str], lost: Sequence[bytes]) -> Settled:
+    return Settled(len(tags) - len(lost), [tag.decode() for tag in lost])
+
+
+def _due_ms(due: float | None) -> str | int:
+    return "" if due is None else round(due * 1000)
+
+
+def _record(rejection: Rejection) -> str:
+    delivery = rejection.delivery
+    record = {
+        "queue": delivery.queue,
+        "reason": rejection.reason,
+        "crashes": delivery.crashes,
+        "details": rejection.details,
+    }
+    return json.dumps(record, default=str)
+
+
+def _dead_letter(token: bytes, at_ms: float, data: bytes) -> DeadLetter:
+    head, _, raw = data.partition(b"\n")
+    record = json.loads(head)
+    return DeadLetter(
+        token=token.decode(),
+        queue=record["queue"],
+        reason=record["reason"],
+        crashes=record["crashes"],
+        died_at=at_ms / 1000,
+        details=record["details"],
+        raw=raw,
+    )

@@ -1,0 +1,272 @@
+"""One connection to Redis: a socket, hiredis as the parser, and a time-out on everything.
+
+Used by the Redis adapter for its command connection and its wake-up connection. redis-py is not used: importing it
+takes 0.1 s and loads asyncio into every process, and all that is needed of it is a handshake of four commands.
+Commands are packed by hiredis and written in one piece; 256 envelopes of 1 KiB are read at 0.2 µs each.
+
+Any error closes the connection, because half a reply may be left on it; the caller opens a new one.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import hiredis
+
+from ..core.errors import LeaseLost, TransportError
+from .redis_url import Endpoint
+
+if TYPE_CHECKING:
+    import ssl
+
+Command = Sequence[str | int | float | bytes]
+_T = TypeVar("_T")
+
+# hiredis declares it for tuples of one element only.
+_pack: Final = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)
+
+_NOTHING: Final = object()
+_READ_SIZE: Final = 1 << 18
+#: A reply may take as long as it likes while this much of it arrives within each time-out.
+_PROGRESS: Final = 1 << 16
+#: The slowest broker connection that still counts as working, for large messages on their way out.
+_SLOWEST_BYTES_PER_S: Final = 1 << 20
+
+# What a refusal means for the reader of the log, by its first word.
+_HINTS: Final = {
+    "NOAUTH": "it wants a password; write it into the URL",
+    "WRONGPASS": "the user name or the password in the URL is wrong",
+    "NOPERM": "the user in the URL may not do this; extend its ACL",
+    "LOADING": "it is still loading its data",
+    "READONLY": "it is a replica; a failover may be under way",
+    "MASTERDOWN": "it is a replica without its master; a failover may be under way",
+    "OOM": "its memory is full; raise maxmemory or drain the queues",
+    "MISCONF": "it cannot save to disk and takes no writes; look at its log",
+    "BUSY": "it is busy with a script",
+    "MOVED": "it is a node of a Redis Cluster, which is not supported; use a single server or Sentinel",
+    "CROSSSLOT": "it is a node of a Redis Cluster, which is not supported; use a single server or Sentinel",
+}
+#: After these the server at the other end may be the wrong one: the connection is given up, so that the next one can
+#: find another.
+_WRONG_SERVER: Final = ("READONLY", "MASTERDOWN", "LOADING")
+
+
+class Link:
+    """One open connection. One thread at a time, and only in the process that opened it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._buffer = bytearray(_READ_SIZE)
+        self._used_at = time.monotonic()
+        self._socket = _connect(endpoint)
+        self._handshake()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for `select`; -1 when closed."""
+        return self._socket.fileno()
+
+    def call(self, *commands: Command) -> list[Any]:
+        """Send the commands in one piece and return their replies in order; a refusal is an exception among them.
+
+        Raises TransportError when the server does not answer.
+        """
+        payload = b"".join([_pack(tuple(command)) for command in commands])
+        return self._guarded(lambda: self._exchange(payload, len(commands)))
+
+    def send(self, command: Command) -> None:
+        """Send a command whose reply `skim` will meet."""
+        self._guarded(lambda: self._socket.sendall(_pack(tuple(command))))
+
+    def skim(self) -> bool:
+        """Read and forget everything that has arrived, without waiting; whether that was anything."""
+        return self._guarded(self._skim)
+
+    def has_arrived(self) -> bool:
+        """Whether something waits to be skimmed."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def is_usable(self, now: float) -> bool:
+        """Whether a command may be sent: the server may have closed a connection that was idle, and a firewall
+        forgotten it.
+
+        Asks the kernel after a second of silence and the server after `health_check_interval`. Nothing is lost by a no.
+        """
+        idle_s = now - self._used_at
+        if idle_s < 1.0:
+            return True
+        if self._is_closed_by_peer():
+            return False
+        if not 0 < self._endpoint.check_after_s < idle_s:
+            return True
+        try:
+            return not isinstance(self.call(("PING",))[0], hiredis.ReplyError)
+        except TransportError:
+            return False
+
+    def close(self) -> None:
+        """Close the descriptor. Says nothing to the server: a forked child may call it. Never raises."""
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+
+    def _handshake(self) -> None:
+        commands = list(_greetings(self._endpoint))
+        for command, reply in zip(commands, self.call(*commands), strict=True):
+            # A name is for people who look at CLIENT LIST; not being allowed to set it is no reason to fail.
+            if isinstance(reply, hiredis.ReplyError) and command[0] != "CLIENT":
+                self.close()
+                raise refusal(reply, self._endpoint.shown)
+
+    def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
+        self._used_at = time.monotonic()
+        if len(payload) > _READ_SIZE:
+            self._socket.settimeout(self._endpoint.timeout_s + len(payload) / _SLOWEST_BYTES_PER_S)
+            self._socket.sendall(payload)
+            self._socket.settimeout(self._endpoint.timeout_s)
+        else:
+            self._socket.sendall(payload)
+        return [self._reply() for _ in range(wanted)]
+
+    def _reply(self) -> Any:
+        reply = self._reader.gets()
+        if reply is _NOTHING:
+            deadline, fresh = time.monotonic() + self._endpoint.timeout_s, 0
+            while reply is _NOTHING:
+                size = self._receive()
+                fresh += size
+                if fresh >= _PROGRESS:
+                    deadline, fresh = time.monotonic() + self._endpoint.timeout_s, 0
+                elif time.monotonic() > deadline:
+                    raise TimeoutError
+                reply = self._reader.gets()
+        return reply
+
+    def _receive(self) -> int:
+        size = self._socket.recv_into(self._buffer)
+        if size == 0:
+            raise ConnectionResetError("it closed the connection")
+        self._reader.feed(self._buffer, 0, size)
+        return size
+
+    def _skim(self) -> bool:
+        found = False
+        self._socket.settimeout(0)
+        try:
+            while self._socket.recv_into(self._buffer) > 0:
+                found = True
+        except OSError as error:
+            if not _would_block(error):
+                raise
+            self._socket.settimeout(self._endpoint.timeout_s)
+            return found
+        raise ConnectionResetError("it closed the connection")
+
+    def _is_closed_by_peer(self) -> bool:
+        """A look at the socket that takes nothing from it. TLS sockets cannot peek: they are asked by PING."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except ValueError:
+            return False
+        except OSError:
+            return True
+
+    def _guarded(self, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except (OSError, hiredis.ProtocolError) as error:
+            self.close()
+            raise _unreachable(error, self._endpoint.shown, self._endpoint.timeout_s) from error
+        except BaseException:
+            # Ctrl-C or a time limit's signal in the middle: the reply that is still to come must not be taken for the
+            # next one.
+            self.close()
+            raise
+
+
+def refusal(error: hiredis.ReplyError, shown: str) -> TransportError:
+    """The exception for a refused command."""
+    text = str(error)
+    word = text.split(" ", 1)[0]
+    if "FENCED" in text:
+        return LeaseLost(f"{shown}: another connection speaks for this worker now")
+    # An error inside a script carries the command's own error somewhere in its text.
+    inner = next((known for known in _HINTS if f"{known} " in text), word)
+    hint = _HINTS.get(inner)
+    return TransportError(f"{shown} refused: {text}" + (f" ({hint})" if hint else ""))
+
+
+def is_wrong_server(error: hiredis.ReplyError) -> bool:
+    """Whether this refusal means that another server should be asked."""
+    return any(f"{word} " in str(error) for word in _WRONG_SERVER)
+
+
+def _greetings(endpoint: Endpoint) -> list[Command]:
+    commands: list[Command] = []
+    if endpoint.password or endpoint.username:
+        user = (endpoint.username,) if endpoint.username else ()
+        commands.append(("AUTH", *user, endpoint.password))
+    if endpoint.db:
+        commands.append(("SELECT", endpoint.db))
+    if endpoint.client_name:
+        commands.append(("CLIENT", "SETNAME", endpoint.client_name))
+    # Shows that somebody answers; a server that wants a password refuses it.
+    return [*commands, ("PING",)]
+
+
+def _connect(endpoint: Endpoint) -> socket.socket:
+    try:
+        return _open_socket(endpoint)
+    except OSError as error:
+        raise _unreachable(error, endpoint.shown, endpoint.connect_timeout_s) from error
+
+
+def _open_socket(endpoint: Endpoint) -> socket.socket:
+    if endpoint.path:
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        plain.settimeout(endpoint.connect_timeout_s)
+        plain.connect(endpoint.path)
+    else:
+        plain = socket.create_connection((endpoint.host, endpoint.port), timeout=endpoint.connect_timeout_s)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, endpoint.keepalive)
+    connected = plain if endpoint.tls is None else _secure(plain, endpoint.host, endpoint.tls)
+    connected.settimeout(endpoint.timeout_s)
+    return connected
+
+
+def _secure(plain: socket.socket, host: str, tls: Any) -> ssl.SSLSocket:
+    import ssl
+
+    context = ssl.create_default_context(cafile=tls.get("ssl_ca_certs"))
+    wanted = tls.get("ssl_cert_reqs", "required")
+    context.check_hostname = tls.get("ssl_check_hostname", wanted == "required") and wanted != "none"
+    context.verify_mode = ssl.VerifyMode[f"CERT_{wanted.upper()}"]
+    if tls.get("ssl_certfile"):
+        context.load_cert_chain(tls["ssl_certfile"], tls.get("ssl_keyfile"))
+    return context.wrap_socket(plain, server_hostname=host)
+
+
+def _would_block(error: OSError) -> bool:
+    # ssl is imported only where TLS is used, so its exception is known by name.
+    return isinstance(error, BlockingIOError) or type(error).__name__ == "SSLWantReadError"
+
+
+def _unreachable(error: Exception, shown: str, timeout_s: float) -> TransportError:
+    if isinstance(error, TimeoutError):
+        return TransportError(f"{shown} did not answer within {timeout_s:g} s")
+    return TransportError(f"{shown} cannot be reached: {_plain(error)}")
+
+
+def _plain(error: Exception) -> str:
+    """The reason in words, without the errno that people do not read."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,37 @@
+"""The Lua scripts, read once from the files beside this one. Used by the Redis adapter only."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_FOLDER: Final = Path(__file__).with_name("lua")
+_COMMON: Final = (_FOLDER / "common.lua").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its name for messages, its source, and the digest by which the server knows it."""
+
+    name: str
+    source: bytes
+    sha: str
+
+
+def _load(name: str) -> Script:
+    source = _COMMON + b"\n" + (_FOLDER / f"{name}.lua").read_bytes()
+    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+CLAIM: Final = _load("claim")
+ACK: Final = _load("ack")
+REQUEUE: Final = _load("requeue")
+REJECT: Final = _load("reject")
+EXTEND: Final = _load("extend")
+RECALL: Final = _load("recall")
+DELAY: Final = _load("delay")
+MAINTAIN: Final = _load("maintain")
+PURGE: Final = _load("purge")
+LEAVE: Final = _load("leave")
