@@ -79,8 +79,12 @@ class Link:
         return self._guarded(lambda: self._exchange(payload, len(commands)))
 
     def send(self, command: Command) -> None:
-        """Send a command whose reply `skim` will meet."""
+        """Send a command whose reply `receive` or `skim` will meet."""
         self._guarded(lambda: self._socket.sendall(_pack(tuple(command))))
+
+    def receive(self, deadline: float) -> Any:
+        """The next thing the server says, or None when nothing came before `deadline` (monotonic)."""
+        return self._guarded(lambda: self._receive_until(deadline))
 
     def skim(self) -> bool:
         """Read and forget everything that has arrived, without waiting; whether that was anything."""
@@ -88,9 +92,7 @@ class Link:
 
     def has_arrived(self) -> bool:
         """Whether something waits to be skimmed."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._is_readable(0.0)
 
     def is_usable(self, now: float) -> bool:
         """Whether a command may be sent: the server may have closed a connection that was idle, and a firewall
@@ -149,6 +151,22 @@ class Link:
                 reply = self._reader.gets()
         return reply
 
+    def _receive_until(self, deadline: float) -> Any:
+        # What the parser already holds comes first: the socket knows nothing of it.
+        while (reply := self._reader.gets()) is _NOTHING:
+            if not self._is_readable(max(0.0, deadline - time.monotonic())):
+                return None
+            self._receive()
+        return reply
+
+    def _is_readable(self, timeout_s: float) -> bool:
+        pending = getattr(self._socket, "pending", None)  # TLS: decrypted, but not read yet
+        if pending is not None and pending():
+            return True
+        poll = select.poll()  # unlike select.select it takes descriptors above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
     def _receive(self) -> int:
         size = self._socket.recv_into(self._buffer)
         if size == 0:
@@ -171,14 +189,17 @@ class Link:
 
     def _is_closed_by_peer(self) -> bool:
         """A look at the socket that takes nothing from it. TLS sockets cannot peek: they are asked by PING."""
+        self._socket.settimeout(0)  # MSG_DONTWAIT is not enough: Python itself waits first, for the socket's time-out
         try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
             return False
         except ValueError:
             return False
         except OSError:
             return True
+        finally:
+            self._socket.settimeout(self._endpoint.timeout_s)
 
     def _guarded(self, action: Callable[[], _T]) -> _T:
         try:
