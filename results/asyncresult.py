@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..core.errors import ResultStoreError, ResultTimeout
+from ..tasks.context import running_context
 from ..tasks.moments import parse_datetime
 from ..tasks.typed_json import loads
 from .client import HasSettings, store_of
@@ -23,8 +24,8 @@ _PROPAGATED: Final = frozenset({"FAILURE", "REVOKED"})
 _PATIENCE_S: Final = 15.0
 
 _WOULD_BLOCK: Final = (
-    "get() inside a task waits for another task while it holds a child: with all children waiting nothing moves any more; "
-    "chain the tasks instead, or pass disable_sync_subtasks=False if you are sure"
+    "get() inside a task waits for another task while it holds a child: with all children waiting nothing moves any "
+    "more; chain the tasks instead, or pass disable_sync_subtasks=False if you are sure"
 )
 
 
@@ -204,3 +205,9 @@ class AsyncResult:
             found.append(AsyncResult(task_id, self.app))
         for member in members or ():
             self._add_children(member, found)
+
+
+def _inside_task() -> bool:
+    """Whether a child is running a task in this thread; a task called directly or eagerly blocks nobody."""
+    context = running_context()
+    return context is not None and not context.is_eager

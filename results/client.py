@@ -20,10 +20,20 @@ class HasSettings(Protocol):
         ...
 
 
+class _Held:
+    """A store, closed when the thread or the application that it was opened for is gone."""
+
+    def __init__(self, url: str, store: ResultStore) -> None:
+        self.url = url
+        self.store = store
+
+    def __del__(self) -> None:
+        self.store.close()
+
+
 class _Local(threading.local):
     def __init__(self) -> None:
-        self.stores: weakref.WeakKeyDictionary[HasSettings, tuple[str | None, ResultStore | None]]
-        self.stores = weakref.WeakKeyDictionary()
+        self.held: weakref.WeakKeyDictionary[HasSettings, _Held] = weakref.WeakKeyDictionary()
 
 
 _local = _Local()
@@ -32,13 +42,13 @@ _local = _Local()
 def store_of(app: HasSettings) -> ResultStore:
     """Return the calling thread's store for `app`. Raises ConfigError when the application keeps no results."""
     url = app.conf.get("result_backend")
-    known_url, store = _local.stores.get(app, (None, None))
-    if store is None or known_url != url:
+    held = _local.held.get(app)
+    if held is None or held.url != url:
         store = open_result_store(url, settings=app.conf)
         if store is None:
             raise ConfigError(
                 "this application keeps no results: set its `backend` (result_backend), "
                 "for example redis://localhost:6379/1 or sqlite:///results.db"
             )
-        _local.stores[app] = (url, store)
-    return store
+        held = _local.held[app] = _Held(url, store)
+    return held.store

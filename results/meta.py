@@ -42,7 +42,7 @@ def is_ready(meta: bytes) -> bool:
 
 
 def compress(meta: bytes, method: str | None) -> bytes:
-    """Return `meta` as it is stored under the setting `result_compression`. Raises ConfigError for an unknown method."""
+    """Return `meta` as the setting `result_compression` has it stored. Raises ConfigError for an unknown method."""
     if not method:
         return meta
     from ..tasks import compression

@@ -1,7 +1,7 @@
 """From the stored description of a failure back to an exception that can be raised. Called by AsyncResult.
 
-The description is Celery's: `{"exc_type": "ValueError", "exc_message": ["bad thing", 42], "exc_module": "builtins"}`. Nothing is
-imported for it: whoever can write to the store could otherwise have any module loaded.
+The description is Celery's: `{"exc_type": "ValueError", "exc_message": ["bad", 42], "exc_module": "builtins"}`.
+Nothing is imported for it: whoever can write to the store could otherwise have any module loaded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def _instance(kind: type[Exception] | None, args: Sequence[Any]) -> Exception | 
     if kind is None:
         return None
     try:
-        return kind(*args)
+        stand_in: Exception = kind(*args)
+    return stand_in
     except Exception:  # a constructor that does not take its own `args` back: common in users' classes
         return _without_init(kind, args)
 
@@ -81,6 +82,11 @@ def _without_init(kind: type[Exception], args: Sequence[Any]) -> Exception | Non
 
 
 def _stand_in(name: str, module: object, args: Sequence[Any]) -> Exception:
-    short = name.rpartition(".")[2] or "TaskError"
-    kind = type(short, (errors.TaskError,), {"__module__": module if isinstance(module, str) else __name__})
-    return kind(*args)
+    short = name.rpartition(".")[2]
+    kind = type(
+        short if short.isidentifier() else "TaskError",
+        (errors.TaskError,),
+        {"__module__": module if isinstance(module, str) else __name__},
+    )
+    stand_in: Exception = kind(*args)
+    return stand_in

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from redis.exceptions import NoScriptError, ResponseError
+import hiredis
 
 from ..core.errors import ResultStoreError
+from ..transports.redis_link import refusal
 from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
 from .meta import compress, decompress, is_ready, status_of
-from .redis_link import RedisLink, address_of
+from .redis_link import Listener, RedisLink, endpoint_of
 
 _PREFIX: Final = "celery-task-meta-"
 
@@ -79,9 +80,10 @@ class RedisResultStore:
     """A ResultStore on one Redis database. One thread at a time; after a fork the child gets connections of its own."""
 
     def __init__(self, url: str, settings: SettingsLike) -> None:
-        address = address_of(url, settings)
-        self._link = RedisLink(address)
-        self._listener = RedisLink(address)
+        endpoint = endpoint_of(url, settings)
+        self._shown = endpoint.shown
+        self._link = RedisLink(endpoint)
+        self._listener = RedisLink(endpoint, Listener)
         self._prefix = (_key_prefix(settings) + _PREFIX).encode()
         self._expiry = expiry_from(settings)
         self._compression = settings.get("result_compression")
@@ -98,7 +100,7 @@ class RedisResultStore:
 
     def fetch(self, task_id: str) -> bytes | None:
         """The stored meta, or None."""
-        (stored,) = self._checked(self._link.call([("GET", self._key(task_id))]))
+        (stored,) = self._checked(self._link.call(("GET", self._key(task_id))))
         return None if stored is None else decompress(stored)
 
     def wait(self, task_id: str, timeout_s: float | None) -> bytes | None:
@@ -115,12 +117,12 @@ class RedisResultStore:
             self._listener.close()
             raise
         with suppress(ResultStoreError):
-            self._listener.send("UNSUBSCRIBE", channel)
+            self._listener.use(lambda listener: listener.unsubscribe(channel))
         return meta
 
     def forget(self, task_id: str) -> None:
         """Delete the stored meta."""
-        self._checked(self._link.call([("DEL", self._key(task_id))]))
+        self._checked(self._link.call(("DEL", self._key(task_id))))
 
     def close(self) -> None:
         """Drop the connections."""
@@ -140,16 +142,16 @@ class RedisResultStore:
     def _write(self, batches: Sequence[_Batch]) -> list[StoredResult]:
         """Send the batches; return the results that the script could not decide about."""
         tails = [self._arguments(batch) for batch in batches]
-        replies = self._link.call([("EVALSHA", _STORE_SHA, *tail) for tail in tails])
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            replies = self._link.call([("EVAL", _STORE, *tail) for tail in tails])
+        replies = self._link.call(*(("EVALSHA", _STORE_SHA, *tail) for tail in tails))
+        if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT") for reply in replies):
+            replies = self._link.call(*(("EVAL", _STORE, *tail) for tail in tails))
         return [
             batch.results[position - 1]
             for batch, unclear in zip(batches, self._checked(replies), strict=True)
             for position in unclear
         ]
 
-    def _arguments(self, batch: _Batch) -> tuple[object, ...]:
+    def _arguments(self, batch: _Batch) -> tuple[str | int | bytes, ...]:
         keys = [self._key(result.task_id) for result in batch.results]
         metas = [compress(result.meta, self._compression) for result in batch.results]
         return (len(keys), *keys, self._expiry.s or 0, self._expiry.failure_s or 0, batch.sure, batch.kinds, *metas)
@@ -167,20 +169,10 @@ class RedisResultStore:
 
     def _subscribe(self, channel: bytes) -> None:
         try:
-            self._await_subscription(channel)
+            self._listener.use(lambda listener: listener.subscribe(channel))
         except ResultStoreError:
             # The server may have closed a connection that was idle since the last wait.
-            self._await_subscription(channel)
-
-    def _await_subscription(self, channel: bytes) -> None:
-        """Subscribe, and pass over what earlier subscriptions left on the connection."""
-        self._listener.send("SUBSCRIBE", channel)
-        deadline = time.monotonic() + _DISTRUST_S
-        while (reply := self._listener.read(deadline)) is not None:
-            if reply[0] == b"subscribe" and reply[1] == channel:
-                return
-        self._listener.close()
-        raise ResultStoreError(f"the result store did not confirm a subscription within {_DISTRUST_S:g} s")
+            self._listener.use(lambda listener: listener.subscribe(channel))
 
     def _listen(self, task_id: str, channel: bytes, deadline: float) -> bytes | None:
         """Look at the key once more, now that nothing published can be missed; then wait for the channel."""
@@ -189,16 +181,19 @@ class RedisResultStore:
             if meta is not None or time.monotonic() >= deadline:
                 return meta
             look_again = min(deadline, time.monotonic() + _DISTRUST_S)
-            while (reply := self._listener.read(look_again)) is not None:
+            while (reply := self._hear(look_again)) is not None:
                 if reply[0] == b"message" and reply[1] == channel:
                     meta = decompress(reply[2])
                     if is_ready(meta):
                         return meta
 
+    def _hear(self, deadline: float) -> Any:
+        return self._listener.use(lambda listener: listener.receive(deadline))
+
     def _checked(self, replies: Sequence[Any]) -> Sequence[Any]:
         for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise ResultStoreError(f"the result store refuses: {reply}") from reply
+            if isinstance(reply, hiredis.ReplyError):
+                raise ResultStoreError(f"the result store {refusal(reply, self._shown)}") from reply
         return replies
 
 

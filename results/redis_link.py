@@ -1,183 +1,180 @@
-"""One connection to the Redis of the result store: time-outs on everything, every error a ResultStoreError.
+"""The result store's connections to Redis: opened on first use, reopened after an error or a fork. Used by `redis`.
 
-Used by `results/redis.py` only. It speaks through redis-py's Connection (its parser, TLS and authentication) without
-its client and pool: a batch is packed once, written once, and its replies are read in one go.
+Built on the transports' Link. What differs: a call may be repeated, because storing, fetching and deleting a result
+bear it; errors are ResultStoreError; and a Listener waits for what is published.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
-import redis.exceptions
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-
-from ..core.errors import ConfigError, ResultStoreError
-from ..core.urls import redact
+from ..core.errors import ConfigError, ResultStoreError, TransportError
+from ..transports.redis_link import Command, Link
+from ..transports.redis_url import Endpoint, read_url
 from .base import SettingsLike
 
-Command = tuple[object, ...]
+_T = TypeVar("_T")
 
 # The worker's consumer thread, which also renews its leases, waits for these calls: Celery's default of 120 s would
 # cost it everything it holds.
 _LONGEST_S: Final = 10.0
-_CONNECT_S: Final = 5.0
-_DROPPED: Final = (redis.exceptions.ConnectionError, OSError)
-_TLS_PARAMETERS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
-# Celery writes the constants of the ssl module, redis-py wants words.
-_CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+_OPTIONS: Final = (
+    "socket_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "health_check_interval",
+    "client_name",
+)
+_NOTHING: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where and how to connect. `shown` is the URL without its secrets, for messages."""
-
-    shown: str
-    kind: Callable[..., Any]
-    options: Mapping[str, Any]
-
-
-def address_of(url: str, settings: SettingsLike) -> Address:
-    """Read `redis://`, `rediss://` or `redis+socket://` and the settings that go with it. Raises ConfigError."""
-    parts = urlsplit(url)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    options: dict[str, Any] = {"protocol": 2, **_timeouts(settings)}
-    if parts.username:
-        options["username"] = unquote(parts.username)
-    if parts.password:
-        options["password"] = unquote(parts.password)
-    if parts.scheme == "redis+socket":
-        options.update(path=unquote(parts.path), db=_database(url, query.get("virtual_host", "0")))
-        return Address(redact(url), UnixDomainSocketConnection, options)
-    options.update(host=unquote(parts.hostname or "localhost"), port=_port(url), db=_database(url, parts.path))
-    if parts.scheme == "rediss":
-        options.update(_tls(query, settings))
-        return Address(redact(url), SSLConnection, options)
-    return Address(redact(url), Connection, options)
+def endpoint_of(url: str, settings: SettingsLike) -> Endpoint:
+    """Read the URL and the settings that go with it. Raises ConfigError with every mistake."""
+    try:
+        return read_url(url, _connection_options(url, settings))[0]
+    except ConfigError as error:
+        raise ConfigError(*(_about_results(problem) for problem in error.problems)) from None
 
 
 class RedisLink:
-    """A connection that is opened on first use, and anew after an error or a fork. One thread at a time."""
+    """A connection for calls. One thread at a time."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._connection: Any = None
+    def __init__(self, endpoint: Endpoint, kind: type[Link] = Link) -> None:
+        self._endpoint = endpoint
+        self._kind = kind
+        self._link: Any = None
         self._pid = 0
 
     def connect(self) -> None:
         """Drop the connection that exists and open a new one."""
         self.close()
-        self._guard(self._open)
+        self.use(lambda link: None)
 
-    def call(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands in one write and return their replies; a refused command's reply is the exception.
+    def call(self, *commands: Command) -> list[Any]:
+        """Send the commands in one write and return their replies; a refused command's reply is a `ReplyError`.
 
-        Every command must bear being sent twice: a connection that the server closed while it was idle is noticed
-        only here, and the call is then repeated on a new one.
+        When the server has closed the connection they are sent once more on a new one.
         """
-        was_open = self._connection is not None and self._pid == os.getpid()
+        was_open = self._link is not None and self._pid == os.getpid()
         try:
-            return self._exchange(commands)
+            return self.use(lambda link: link.call(*commands))
         except ResultStoreError as error:
-            if not was_open or not isinstance(error.__cause__, _DROPPED):
+            if not (was_open and _is_dropped(error)):
                 raise
-        return self._exchange(commands)
+        return self.use(lambda link: link.call(*commands))
 
-    def send(self, *command: object) -> None:
-        """Send a command whose reply is read by `read`."""
-        self._guard(lambda: self._open().send_command(*command))
-
-    def read(self, deadline: float) -> Any:
-        """The next reply, or None when nothing came before `deadline` (monotonic)."""
-
-        def receive() -> Any:
-            connection = self._open()
-            ready = connection.can_read(timeout=max(0.0, deadline - time.monotonic()))
-            return connection.read_response() if ready else None
-
-        return self._guard(receive)
+    def use(self, action: Callable[[Any], _T]) -> _T:
+        """Do something with the connection; after an error it is gone."""
+        try:
+            return action(self._open())
+        except TransportError as error:
+            self.close()
+            raise ResultStoreError(f"the result store {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Drop the connection; one that a fork brought along is left to the process it belongs to. Never raises."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()  # closes the descriptor; shuts the socket down only in the process that opened it
+        """Drop the connection; safe in a forked child, for the parent keeps its own. Never raises."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     def _open(self) -> Any:
         if self._pid != os.getpid():
             self.close()
-        if self._connection is None:
+        if self._link is not None and not self._link.is_usable(time.monotonic()):
+            self.close()
+        if self._link is None:
             self._pid = os.getpid()
-            connection = self._address.kind(**self._address.options)
-            connection.connect()
-            self._connection = connection
-        return self._connection
+            self._link = self._kind(self._endpoint)
+        return self._link
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        def exchange() -> list[Any]:
-            connection = self._open()
-            connection.send_packed_command(connection.pack_commands(commands))
-            return [_reply(connection) for _ in commands]
 
-        replies: list[Any] = self._guard(exchange)
-        return replies
+class Listener(Link):
+    """A connection that subscribes to channels, one at a time."""
 
-    def _guard(self, action: Callable[[], Any]) -> Any:
+    def is_usable(self, now: float) -> bool:
+        """Whether the server has not closed it. No PING here: its answer would stand among the messages."""
+        return not self._is_closed_by_peer()
+
+    def subscribe(self, channel: bytes) -> None:
+        """Return when the server has confirmed it: what is published from now on will be heard."""
+        self.send(("SUBSCRIBE", channel))
+        deadline = time.monotonic() + self._endpoint.timeout_s
+        while (reply := self.receive(deadline)) is not None:
+            if reply[0] == b"subscribe" and reply[1] == channel:
+                return
+        self.close()
+        raise TransportError(f"{self._endpoint.shown} did not confirm a subscription")
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Hear no more of it; what is on its way is passed over by the next `subscribe`."""
+        self.send(("UNSUBSCRIBE", channel))
+
+    def receive(self, deadline: float) -> Any:
+        """The next thing the server says, or None when nothing came before `deadline` (monotonic)."""
+        return self._guarded(lambda: self._receive_until(deadline))
+
+    def _receive_until(self, deadline: float) -> Any:
+        while (reply := self._next()) is _NOTHING:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not self._receive_within(left_s):
+                return None
+        return reply
+
+    def _receive_within(self, timeout_s: float) -> bool:
+        self._socket.settimeout(timeout_s)
         try:
-            return action()
-        except (redis.exceptions.RedisError, OSError) as error:
-            self.close()
-            raise ResultStoreError(f"the result store {self._address.shown} cannot be used: {error}") from error
-        except BaseException:
-            # Ctrl-C or a time limit's signal: half a reply may be left on the connection.
-            self.close()
-            raise
+            self._receive()
+        except TimeoutError:
+            return False
+        finally:
+            self._socket.settimeout(self._endpoint.timeout_s)
+        return True
+
+    def _next(self) -> Any:
+        reply = self._reader.gets()
+        return _NOTHING if _is_nothing(reply) else reply
 
 
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response(disconnect_on_error=False)
-    except redis.exceptions.ResponseError as refusal:
-        return refusal
+def _is_nothing(reply: Any) -> bool:
+    """Whether the parser has no complete reply. A push always is a list."""
+    return not isinstance(reply, list | Exception)
 
 
-def _timeouts(settings: SettingsLike) -> dict[str, Any]:
-    transport = settings.get("result_backend_transport_options") or {}
-    timeout_s = transport.get("socket_timeout") or settings.get("redis_socket_timeout") or _LONGEST_S
-    connect_s = transport.get("socket_connect_timeout") or settings.get("redis_socket_connect_timeout") or _CONNECT_S
-    return {
-        "socket_timeout": min(float(timeout_s), _LONGEST_S),
-        "socket_connect_timeout": min(float(connect_s), _LONGEST_S),
+def _connection_options(url: str, settings: SettingsLike) -> dict[str, Any]:
+    given = settings.get("result_backend_transport_options") or {}
+    options: dict[str, Any] = {
+        "socket_timeout": settings.get("redis_socket_timeout"),
+        "socket_connect_timeout": settings.get("redis_socket_connect_timeout"),
+        "socket_keepalive": settings.get("redis_socket_keepalive") or None,
     }
-
-
-def _tls(query: Mapping[str, str], settings: SettingsLike) -> dict[str, Any]:
-    configured = settings.get("redis_backend_use_ssl")
-    options: dict[str, Any] = dict(configured) if isinstance(configured, Mapping) else {}
-    options.update((name, query[name]) for name in _TLS_PARAMETERS if name in query)
-    reqs = options.get("ssl_cert_reqs")
-    if isinstance(reqs, str):
-        options["ssl_cert_reqs"] = _CERT_REQS.get(reqs.upper(), reqs)
-    if isinstance(options.get("ssl_check_hostname"), str):
-        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() in ("1", "true", "yes")
-    elif options.get("ssl_cert_reqs") == "none":
-        options.setdefault("ssl_check_hostname", False)
+    options.update((name, given[name]) for name in _OPTIONS if given.get(name) is not None)
+    tls = settings.get("redis_backend_use_ssl")
+    if isinstance(tls, Mapping) and url.startswith("rediss"):
+        options.update((name, _name_of(value)) for name, value in tls.items())
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if isinstance(options[name], int | float):
+            options[name] = min(options[name], _LONGEST_S)
     return options
 
 
-def _port(url: str) -> int:
-    try:
-        return urlsplit(url).port or 6379
-    except ValueError as error:
-        raise ConfigError(f"the result backend {redact(url)} has no usable port: {error}") from None
+def _name_of(value: Any) -> Any:
+    """`ssl.CERT_REQUIRED` as a word; anything else as it is."""
+    return value.name if hasattr(value, "name") else value
 
 
-def _database(url: str, text: str) -> int:
-    digits = text.strip("/") or "0"
-    if not digits.isdigit():
-        raise ConfigError(f"the result backend {redact(url)} names no database number: {digits!r}; end the URL with /0")
-    return int(digits)
+def _about_results(problem: str) -> str:
+    return problem.replace("the broker ", "the result backend ").replace(
+        "broker_transport_options", "result_backend_transport_options"
+    )
+
+
+def _is_dropped(error: ResultStoreError) -> bool:
+    """Whether the server closed the connection, as one that restarts or that finds a client idle does."""
+    reason = error.__cause__.__cause__ if error.__cause__ else None
+    return isinstance(reason, OSError) and not isinstance(reason, TimeoutError)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Final
 
 from ..core.errors import ConfigError
+from ..core.settings_values import nearest
 from ..core.urls import redact, scheme_of
 from .base import ResultStore, SettingsLike
 
@@ -50,6 +50,5 @@ def _refusal(url: str, scheme: str) -> str:
         return f"the result backend {redact(url)!r} is not a URL; write for example redis://localhost:6379/1"
     if scheme in _LATER:
         return f"the result backend {redact(url)} comes in a later version; this one has {', '.join(_KNOWN[:-1])}"
-    near = difflib.get_close_matches(scheme, _KNOWN + _LATER, n=1)
-    hint = f"did you mean {near[0]}://?" if near else f"it can be {', '.join(_KNOWN[:-1])}"
-    return f"the result backend {redact(url)} has an unknown scheme {scheme!r}; {hint}"
+    hint = nearest(scheme, _KNOWN + _LATER) or f"; it can be {', '.join(_KNOWN[:-1])}"
+    return f"the result backend {redact(url)} has an unknown scheme {scheme!r}{hint}"

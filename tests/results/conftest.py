@@ -33,8 +33,9 @@ def redis_executable() -> str | None:
 class RedisServer:
     """One redis-server that the test owns: it can be stopped, frozen and started again on the same port."""
 
-    def __init__(self, executable: str, folder: Path) -> None:
-        self._executable = executable
+    def __init__(self, executable: str, folder: Path, *arguments: str) -> None:
+        self.executable = executable
+        self._arguments = arguments
         self._folder = folder
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,8 +53,8 @@ class RedisServer:
         return redis.Redis(port=self.port)
 
     def start(self) -> None:
-        command = [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir"]
-        self._process = subprocess.Popen([*command, str(self._folder)], stdout=subprocess.DEVNULL)
+        command = [self.executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir"]
+        self._process = subprocess.Popen([*command, str(self._folder), *self._arguments], stdout=subprocess.DEVNULL)
         _until(self._answers, "redis-server answers")
 
     def stop(self) -> None:
@@ -99,7 +100,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 def own_redis(redis_server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
     """A server for one test, which may do to it what it likes."""
-    server = RedisServer(redis_server._executable, tmp_path)
+    server = RedisServer(redis_server.executable, tmp_path)
     server.start()
     try:
         yield server

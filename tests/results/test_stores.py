@@ -314,14 +314,14 @@ def test_no_url_and_disabled_mean_no_store() -> None:
     [
         ("dynamodb://key:secret@eu-west-1/results", "comes in a later version"),
         ("sentinel://:secret@a:1;sentinel://:secret@b:2", "comes in a later version"),
-        ("rdis://:secret@localhost", "did you mean redis://"),
-        ("sqlit:///secret.db?password=secret", "did you mean sqlite://"),
+        ("rdis://:secret@localhost", "did you mean 'redis'"),
+        ("sqlit:///secret.db?password=secret", "did you mean 'sqlite'"),
         ("carrier-pigeon://:secret@x", "it can be redis"),
         ("user:secret@host", "is not a URL"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
-        ("redis://:secret@localhost/abc", "no database number"),
-        ("redis://:secret@localhost:port/0", "no usable port"),
+        ("redis://:secret@localhost/abc", "which is no number"),
+        ("redis://:secret@localhost:port/0", "a port that is no number"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_showing_secrets(url: str, words: str) -> None:
