@@ -65,8 +65,7 @@ def _instance(kind: type[Exception] | None, args: Sequence[Any]) -> Exception | 
     if kind is None:
         return None
     try:
-        stand_in: Exception = kind(*args)
-    return stand_in
+        return kind(*args)
     except Exception:  # a constructor that does not take its own `args` back: common in users' classes
         return _without_init(kind, args)
 
