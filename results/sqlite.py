@@ -4,9 +4,8 @@ One table, one row per task; a batch is one transaction. The file may be the bro
 no statement here touches another one. Waiting is reading `PRAGMA data_version`, which changes when another connection
 has committed.
 
-WAL with `synchronous=NORMAL`: what is committed survives every death of a process. After a power cut the last commits
-may be missing, but never an earlier one than a later one in the same file, so a result cannot be missing while the
-ack after it is there.
+A result must be as durable as the ack that follows it. In the broker's file `synchronous=NORMAL` does that: a power cut
+may take the last commits, but never an earlier one without the later ones. In a file of its own it takes FULL.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class SqliteResultStore:
     """A ResultStore in one file. One thread at a time; after a fork the child gets a connection of its own."""
 
     def __init__(self, path: str, settings: SettingsLike) -> None:
-        self._path = path
+        self._path = os.path.abspath(path)  # the process may change its working directory between two connections
         self._expiry = expiry_from(settings)
         self._compression = settings.get("result_compression")
         self._connection: sqlite3.Connection | None = None
@@ -147,7 +146,7 @@ class SqliteResultStore:
             return action(self._open())
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise ResultStoreError(f"the result store sqlite:///{self._path} cannot be used: {error}") from error
+            raise ResultStoreError(f"the result store {self._path} cannot be used: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
         if self._pid != os.getpid():
@@ -169,12 +168,17 @@ def _connect(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         _use_wal(db)
-        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA synchronous = {'NORMAL' if _is_brokers(db) else 'FULL'}")
         db.executescript(_SCHEMA)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _is_brokers(db: sqlite3.Connection) -> bool:
+    found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'qworker_messages'").fetchone()
+    return bool(found[0])
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
