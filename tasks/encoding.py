@@ -10,12 +10,14 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import compression as compressions
 from . import serializers, typed_json
 from .base64_text import to_base64
 from .ids import new_id
+from .message import Message
+from .moments import to_iso
 from .reprs import short_repr
 from .typed_json import quote
 
@@ -143,3 +145,101 @@ def _stamps(stamps: Mapping[str, Any] | None) -> str:
 
 def _expiration(milliseconds: int) -> str:
     return f'"expiration": "{milliseconds}", '
+
+
+def encode_retry(
+    message: Message,
+    *,
+    retries: int,
+    eta: float | None,
+    now: float,
+    queue: str | None = None,
+    priority: int | None = None,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    expires: float | None = None,
+    delivery_tag: str | None = None,
+) -> bytes:
+    """Return the envelope of the next attempt of `message`: the same id, body, workflow and limits.
+
+    `eta`, `expires` and `now` are seconds since the epoch; what is None stays as it is. `changes` are further
+    headers. The body is copied as it came, unless `args` or `kwargs` replace it; a protocol 1 message becomes one of
+    protocol 2.
+    """
+    envelope = _as_protocol_2(message, now)
+    headers, properties = envelope["headers"], envelope["properties"]
+    if args is not None or kwargs is not None:
+        _replace_body(
+            envelope, message, message.args if args is None else args, message.kwargs if kwargs is None else kwargs
+        )
+    elif "body_encoding" not in properties:
+        envelope["body"] = to_base64(envelope["body"].encode())
+    headers.pop("redelivered", None)
+    headers |= {"eta": None if eta is None else to_iso(eta), "retries": retries, "parent_id": message.id}
+    headers["root_id"] = headers.get("root_id") or message.id
+    headers.update(changes or {})
+    expires = message.expires if expires is None else expires
+    if expires is not None and expires != message.expires:
+        headers["expires"] = to_iso(expires)
+    envelope["properties"] = _own_properties(properties, message.id, headers.get("origin")) | {
+        "delivery_mode": 2,
+        **({} if expires is None else {"expiration": str(max(0, int((expires - now) * 1000)))}),
+        "delivery_info": {"exchange": "", "routing_key": queue or message.queue},
+        "priority": message.priority if priority is None else priority,
+        "body_encoding": "base64",
+        "delivery_tag": delivery_tag or new_id(),
+    }
+    return typed_json.dumps(envelope).encode()
+
+
+def _as_protocol_2(message: Message, now: float) -> dict[str, Any]:
+    if message.protocol == 2:
+        return cast("dict[str, Any]", typed_json.loads_plain(message.origin_raw.decode()))
+    headers, embed = message.headers, message.embed
+    hard, soft = message.time_limits
+    raw = encode_task(
+        message.task,
+        message.args,
+        message.kwargs,
+        task_id=message.id,
+        queue=message.queue,
+        expires=None if message.expires is None else to_iso(message.expires),
+        group_id=headers.get("group"),
+        group_index=headers.get("group_index"),
+        callbacks=embed.get("callbacks"),
+        errbacks=embed.get("errbacks"),
+        chord=embed.get("chord"),
+        time_limit=hard,
+        soft_time_limit=soft,
+        ignore_result=None,
+        reply_to=message.properties.get("reply_to") or "",
+    )
+    return cast("dict[str, Any]", typed_json.loads_plain(raw.decode()))
+
+
+def _replace_body(envelope: dict[str, Any], message: Message, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    headers = envelope["headers"]
+    embed = {name: message.embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    kind = envelope.get("content-type") or "application/json"
+    encoded = serializers.dumps((tuple(args), dict(kwargs), embed), kind)
+    data = encoded.data
+    if headers.get("compression"):
+        data = compressions.compress(data, headers["compression"])
+    envelope["body"] = to_base64(data)
+    envelope["content-encoding"] = encoded.content_encoding
+    headers["argsrepr"], headers["kwargsrepr"] = short_repr(tuple(args)), short_repr(dict(kwargs))
+
+
+def _own_properties(properties: Mapping[str, Any], task_id: str, origin: Any) -> dict[str, Any]:
+    """What of a message's properties stays through a retry, in Celery's order, `origin` behind `reply_to`."""
+    kept = {"correlation_id": properties.get("correlation_id", task_id), "reply_to": properties.get("reply_to", "")}
+    others = {name: value for name, value in properties.items() if name not in _TRANSPORTS_OWN and name not in kept}
+    if origin is not None:
+        kept["origin"] = origin
+    return kept | others
+
+
+_TRANSPORTS_OWN: Final = frozenset(
+    {"delivery_mode", "expiration", "delivery_info", "priority", "body_encoding", "delivery_tag"}
+)

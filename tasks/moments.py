@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import date, datetime, time, timezone, tzinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Final
 
 UTC: Final = timezone.utc
@@ -44,6 +44,18 @@ def to_epoch(moment: datetime, zone_name: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=find_zone(zone_name))
     return moment.timestamp()
+
+
+def from_now(when: float | timedelta | datetime | str, now: float, zone_name: str) -> float:
+    """Return seconds since the epoch for a time (see `to_epoch`) or for a number of seconds or timedelta after `now`.
+
+    Raises ValueError or OverflowError.
+    """
+    if isinstance(when, timedelta):
+        return now + when.total_seconds()
+    if isinstance(when, int | float):
+        return now + when
+    return to_epoch(parse_datetime(when) if isinstance(when, str) else when, zone_name)
 
 
 def to_iso(epoch_s: float) -> str:

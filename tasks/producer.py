@@ -1,0 +1,104 @@
+"""A producer's connections: one transport per thread, made when a thread first publishes, and anew after a fork.
+
+Owned by an App. A transport belongs to one thread at a time, and a lock around a shared one would let one thread's slow
+broker call hold up all others. A forked child leaves what it has inherited alone: the connection is its parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ..core.errors import TransportError
+
+if TYPE_CHECKING:
+    from ..transports import Envelope, Transport
+
+
+# Longer than this unused, a connection may have been closed at the other end, and a message sent over it is neither
+# known to be queued nor known not to be. A new connection costs less than that doubt.
+_STALE_S: Final = 15.0
+
+
+class _Line:
+    """One thread's connection, and when it was last used."""
+
+    __slots__ = ("_fresh_until", "transport")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._fresh_until = 0.0
+
+    def refresh(self) -> None:
+        """Connect, unless the connection has been used lately. Raises TransportError."""
+        now = time.monotonic()
+        if now > self._fresh_until:
+            self.transport.connect()
+        self._fresh_until = now + _STALE_S
+
+
+class Producer:
+    """Publishes envelopes. Any thread, any process. `open_transport` makes a transport that is not yet connected."""
+
+    def __init__(self, open_transport: Callable[[], Transport]) -> None:
+        self._open = open_transport
+        self._reset()
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Put `envelopes` on the broker. Raises TransportError; see `_publish_again` for when a second try is made."""
+        if os.getpid() != self._pid:
+            self._leave_to_parent()
+        line = self._by_thread.get(threading.get_ident()) or self._new_line()
+        line.refresh()
+        try:
+            line.transport.publish(envelopes)
+        except TransportError as error:
+            self._publish_again(line.transport, envelopes, error)
+
+    def close(self) -> None:
+        """Close every thread's connection. No thread may be publishing; a later publish connects again."""
+        if os.getpid() != self._pid:
+            self._leave_to_parent()
+        with self._lock:
+            lines = list(self._by_thread.values())
+            self._by_thread.clear()
+        for line in lines:
+            line.transport.close()
+
+    def _publish_again(self, transport: Transport, envelopes: Sequence[Envelope], error: TransportError) -> None:
+        """Reconnect and publish once more, but only what certainly has not been sent: no message must be sent twice.
+
+        A transport says so by setting `nothing_sent` on its error, when the connection had failed before it wrote
+        anything.
+        """
+        if not getattr(error, "nothing_sent", False):
+            raise TransportError(f"{error}; whether the message was queued is not known") from error
+        transport.connect()
+        transport.publish(envelopes)
+
+    def _new_line(self) -> _Line:
+        line = _Line(self._open())
+        with self._lock:
+            self._forget_ended_threads()
+            self._by_thread[threading.get_ident()] = line
+        return line
+
+    def _forget_ended_threads(self) -> None:
+        # An identifier may be used again by a new thread, which then takes over the connection: harmless.
+        alive = {thread.ident for thread in threading.enumerate()}
+        for ident in [ident for ident in self._by_thread if ident not in alive]:
+            self._by_thread.pop(ident).transport.close()
+
+    def _leave_to_parent(self) -> None:
+        # Kept, not dropped: closing an inherited SQLite or TLS connection could disturb the parent's.
+        self._inherited.append(self._by_thread)
+        self._reset(self._inherited)
+
+    def _reset(self, inherited: list[dict[int, _Line]] | None = None) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # a new one: the parent's may have been held at the fork
+        self._by_thread: dict[int, _Line] = {}
+        self._inherited = [] if inherited is None else inherited
