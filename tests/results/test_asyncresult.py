@@ -18,7 +18,7 @@ from qworker.results import ResultStore, StoredResult
 from qworker.results.asyncresult import AsyncResult
 from qworker.results.rebuild import rebuild
 
-from .conftest import RedisServer
+from support import RedisServer
 
 OpenStore = Callable[..., ResultStore]
 

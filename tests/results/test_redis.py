@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ import pytest
 from qworker.core.errors import ResultStoreError
 from qworker.results import ResultStore, StoredResult, open_result_store
 
-from .conftest import RedisServer
+from support import RedisServer
 
 KEY = "celery-task-meta-"
 
@@ -128,13 +126,13 @@ def test_a_server_that_says_nothing_is_an_error_in_time(
 ) -> None:
     store = open_on(own_redis.url, redis_socket_timeout=0.3)
     store.store([stored("a")])
-    os.kill(own_redis.pid, signal.SIGSTOP)
+    own_redis.freeze()
     began = time.monotonic()
     try:
         with pytest.raises(ResultStoreError, match=r"did not answer|cannot be reached"):
             store.store([stored("b")])
     finally:
-        os.kill(own_redis.pid, signal.SIGCONT)
+        own_redis.thaw()
 
     assert time.monotonic() - began < 2
     store.store([stored("c")])
@@ -185,15 +183,11 @@ def test_a_waiter_notices_a_result_even_when_nobody_told_it(
     writer.join()
 
 
-def test_a_unix_socket_will_do(tmp_path: Any, redis_server: RedisServer, open_on: Callable[..., ResultStore]) -> None:
+def test_a_unix_socket_will_do(tmp_path: Any, open_on: Callable[..., ResultStore]) -> None:
     path = tmp_path / "r.sock"
-    server = RedisServer(redis_server.executable, tmp_path, "--unixsocket", str(path))
-    server.start()
-    try:
+    with RedisServer("--unixsocket", str(path)) as server:
         store = open_on(f"redis+socket://{path}?virtual_host=3")
         store.store([stored("a")])
         with server.client() as client:
             client.select(3)
             assert client.get(KEY + "a") == stored("a").meta
-    finally:
-        server.stop()

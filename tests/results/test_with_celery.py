@@ -14,7 +14,7 @@ from qworker.core.settings import Settings
 from qworker.results import ResultStore, StoredResult, open_result_store
 from qworker.results.asyncresult import AsyncResult
 
-from .conftest import RedisServer
+from support import RedisServer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Celery calls redis-py's setex
 
