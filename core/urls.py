@@ -31,6 +31,8 @@ def _redact_one(url: str) -> str:
         # An access key id (sqs://KEY:SECRET@) is half a secret: it is not shown either.
         shown = "**" if parts.scheme == "sqs" else name
         netloc = f"{shown}:**@{host}" if ":" in user else f"{shown}@{host}"
+    if netloc == parts.netloc and not parts.query:
+        return url.split("#", 1)[0]  # as it was written: urlunsplit would swallow slashes of sqlite:////path
     query = urlencode([(k, "**" if _is_secret(k) else v) for k, v in parse_qsl(parts.query)], safe="*/")
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 

@@ -74,18 +74,22 @@ class Channel:
         self._outgoing += pack_record(kind, seq, payload)
         self.flush()
 
-    def flush(self) -> bool:
-        """Send what is waiting for the child; True when nothing waits any more."""
+    @property
+    def has_backlog(self) -> bool:
+        """Whether something waits for the child to read: `flush` when the socket is writable."""
+        return bool(self._outgoing)
+
+    def flush(self) -> None:
+        """Send what is waiting for the child, as far as it fits."""
         while self._outgoing:
             try:
                 sent = self._talk.send(self._outgoing)
             except BlockingIOError:
-                return False
+                return
             except OSError:  # the child has gone: what it was told does not matter any more
                 self._outgoing.clear()
-                break
+                return
             del self._outgoing[:sent]
-        return True
 
     def records(self) -> Iterator[tuple[Say, int, bytes]]:
         """Every complete record that has arrived: kind, sequence number, payload. Raises EOFError after the last one of a gone child."""

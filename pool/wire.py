@@ -121,12 +121,13 @@ def unpack_state(payload: memoryview | bytes) -> tuple[str, bytes]:
 
 
 def _is_rare(outcome: Outcome) -> bool:
-    return bool(outcome.successors or outcome.reason or outcome.details or outcome.due is not None)
+    return bool(outcome.successors or outcome.reason or outcome.others or outcome.due is not None)
 
 
 def _pack_extra(outcome: Outcome) -> bytes:
     successors = [(e.queue, e.raw.decode(), e.priority, e.due) for e in outcome.successors]
-    extra = {"next": successors, "reason": outcome.reason, "details": outcome.details, "due": outcome.due}
+    others = [(task_id, meta.decode()) for task_id, meta in outcome.others]
+    extra = {"next": successors, "reason": outcome.reason, "details": outcome.details, "due": outcome.due, "others": others}
     return json.dumps(extra, default=repr).encode()
 
 
@@ -136,3 +137,4 @@ def _unpack_extra(outcome: Outcome, extra: bytes) -> None:
     outcome.reason = data["reason"]
     outcome.details = data["details"]
     outcome.due = data["due"]
+    outcome.others = [(task_id, meta.encode()) for task_id, meta in data["others"]]

@@ -25,6 +25,7 @@ class Outcome:
 
     `meta` is the result to store (None = store nothing), encoded; `busy_s` the time from reading the message to this outcome.
     `successors` are published in the same step as the ack; `due` (epoch seconds) goes with PARK; `reason` and `details` with REJECT.
+    `others` are results to store for other tasks (the rest of a chain that has failed): task id and meta.
     """
 
     action: Action = Action.ACK
@@ -36,3 +37,4 @@ class Outcome:
     reason: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     due: float | None = None
+    others: list[tuple[str, bytes]] = field(default_factory=list)

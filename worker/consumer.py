@@ -38,7 +38,7 @@ LAST_WORDS_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the consumer tells the master. `kind`: ready, boot_failed, connected, drained, unreachable, failed."""
+    """What the consumer tells the master. `kind`: ready, boot_failed, connected, dry, drained, unreachable, failed."""
 
     kind: str
     slot: int = -1
@@ -58,6 +58,8 @@ class Consumer:
         clock: Clock,
         notify: Callable[[Notice], None],
         final_tasks: frozenset[str] = frozenset(),
+        *,
+        burst: bool = False,
     ) -> None:
         self._link = link
         self._ledger = ledger
@@ -77,6 +79,7 @@ class Consumer:
         self._is_stopped = False
         self._drained_at: float | None = None
         self._has_reported = False
+        self._burst = burst
 
     def run(self) -> None:
         """Turn until told to stop; the body of the thread. An error that nobody expected ends the worker with its traceback."""
@@ -101,6 +104,7 @@ class Consumer:
             self._link.broke(error)
         self._dispatcher.rebalance(now)
         self._dispatcher.dispatch()
+        self._watch_backlogs()
         if self._outcomes.is_draining:
             self._drain(now)
 
@@ -109,11 +113,14 @@ class Consumer:
     def _wait(self) -> bool:
         """Sleep until something happens and hear it; True when it was the broker's wake-up."""
         woke = False
-        for key, _ in self._selector.select(self._timeout()):
+        for key, mask in self._selector.select(self._timeout()):
             if key.data is None:
                 continue
             if isinstance(key.data, Seat):
-                self._hear(key.data)
+                if mask & selectors.EVENT_WRITE:
+                    key.data.channel.flush()
+                if mask & selectors.EVENT_READ:
+                    self._hear(key.data)
             else:
                 woke = True
         for letter in self._mailbox.take():
@@ -135,7 +142,17 @@ class Consumer:
         if not self._outcomes.hear(seat):
             # The exit status arrives through the spawner; until then the child just gets nothing more.
             seat.is_ready = False
+            seat.is_deaf = True
             self._selector.unregister(seat.channel.fileno())
+
+    def _watch_backlogs(self) -> None:
+        """Ask to be woken when a child that is being sent something large can take more."""
+        for seat in self._dispatcher.seats.values():
+            has_backlog = seat.channel.has_backlog
+            if has_backlog != seat.has_backlog and not seat.is_deaf:
+                seat.has_backlog = has_backlog
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if has_backlog else 0)
+                self._selector.modify(seat.channel.fileno(), events, seat)
 
     # -- the broker ----------------------------------------------------------------------------------------
 
@@ -149,7 +166,10 @@ class Consumer:
             self._outcomes.grant_begins()
         if self._settler.is_due(now, idle=self._is_idle()):
             self._settler.flush()
-        self._link.fetch(self._want(), now)
+        got = self._link.fetch(self._want(), now)
+        if self._burst and not got and not len(self._ledger) and self._dispatcher.working() and self._link.is_dry():
+            self._burst = False
+            self._notify(Notice("dry"))
 
     def _connect(self, now: float) -> bool:
         self._watch_wake(None)
@@ -213,7 +233,7 @@ class Consumer:
     def _obey_died(self, serial: int, death: Death) -> None:
         """A child has been reaped."""
         seat = self._dispatcher.seats[serial]
-        if self._selector.get_map().get(seat.channel.fileno()) is not None:
+        if not seat.is_deaf:
             self._selector.unregister(seat.channel.fileno())
         self._outcomes.bury(seat, death)
 

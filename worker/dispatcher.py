@@ -17,14 +17,16 @@ STUCK_S: Final = 0.020
 
 
 class Seat:
-    """One child, as the consumer sees it."""
+    """One child, as the consumer sees it. `is_deaf`: its talk socket is closed, its exit status is still to come."""
 
-    __slots__ = ("channel", "is_leaving", "is_ready", "load", "progress_at")
+    __slots__ = ("channel", "has_backlog", "is_deaf", "is_leaving", "is_ready", "load", "progress_at")
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.is_ready = False
         self.is_leaving = False
+        self.is_deaf = False
+        self.has_backlog = False
         self.load = 0
         self.progress_at = 0.0
 

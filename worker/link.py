@@ -42,6 +42,7 @@ class Link:
         max_attempts: int | None,
         rng: random.Random,
         horizon: Callable[[float], None],
+        purge: bool = False,
     ) -> None:
         self.transport = transport
         self._queues = list(queues)
@@ -50,6 +51,7 @@ class Link:
         self._lease_s = lease_s
         self._renew_every_s = lease_s / 3
         self._horizon = horizon
+        self._purge = purge
         self._certain_until = 0.0
         self._maintain_every_s = min(MAINTAIN_S, lease_s / 6)
         self._max_attempts = max_attempts
@@ -73,9 +75,13 @@ class Link:
         try:
             self.transport.connect()
             self._adopt()
+            purged = self.transport.purge(self._queues) if self._purge else 0
         except TransportError as error:
             self._failed(error)
             return False
+        if self._purge:
+            self._purge = False
+            logger.warning("--purge: deleted %d waiting messages from %s", purged, ", ".join(self._queues))
         if self.attempts:
             logger.info("connected to the broker after %d failed attempts", self.attempts)
         self.is_up = self.was_up = True
@@ -176,6 +182,10 @@ class Link:
     def _reserve(self, want: int) -> list[Delivery]:
         limit = min(want, self.transport.capabilities.max_batch)
         return self.transport.reserve(self._queues, limit, arm=self._arm)
+
+    def is_dry(self) -> bool:
+        """Whether nothing waits on any of our queues now. Raises TransportError."""
+        return not any(self.transport.depths(self._queues).values())
 
     def next_at(self, *, fetching: bool) -> float:
         """The next moment at which this link wants to be called."""

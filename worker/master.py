@@ -262,6 +262,10 @@ class Master:
     def _on_connected(self, notice: Notice) -> None:
         self._is_connected = True
 
+    def _on_dry(self, notice: Notice) -> None:
+        logger.info("burst: the queues are empty")
+        self._move(Event.TERM)
+
     def _on_drained(self, notice: Notice) -> None:
         self._cut = notice.data.get("cut", [])
         if notice.data.get("left") and self._outcome is None:
@@ -321,6 +325,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "ready": Master._on_ready,
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
+    "dry": Master._on_dry,
     "drained": Master._on_drained,
     "unreachable": Master._on_unreachable,
     "failed": Master._on_failed,

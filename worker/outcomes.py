@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.clock import Clock
+from ..core.errors import WorkerLostError
 from ..pool import Pace, Say, Tell, unpack_outcome, unpack_state
 from ..results import StoredResult
 from ..tasks import Action, Outcome, lost_outcome
@@ -116,6 +117,8 @@ class Outcomes:
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         if outcome.meta is not None:
             self._settler.result(entry, StoredResult(outcome.task_id, outcome.meta, outcome.is_success))
+        for task_id, meta in outcome.others:
+            self._settler.result(entry, StoredResult(task_id, meta, False))
         if outcome.action is Action.ACK:
             self._settler.ack(entry, outcome.successors)
         elif outcome.action is Action.REJECT:
@@ -183,7 +186,7 @@ class Outcomes:
         seat.channel.close()
 
     def _interrupted(self, entry: Entry) -> None:
-        lost = lost_outcome(entry.delivery.raw, "WorkerShutdown", "cut by a cold stop", {}, self._final_tasks)
+        lost = lost_outcome(entry.delivery.raw, WorkerLostError("cut by a cold stop"), {}, self._final_tasks)
         self.cut.append(lost.task_id)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
@@ -193,7 +196,7 @@ class Outcomes:
         crashes = entry.delivery.crashes + 1
         details = self._details(death, crashes)
         text = f"the child running it died of {death.cause()}"
-        lost = lost_outcome(entry.delivery.raw, "WorkerLostError", text, details, self._final_tasks)
+        lost = lost_outcome(entry.delivery.raw, WorkerLostError(text), details, self._final_tasks)
         retried = not entry.acked and lost.action is Action.REQUEUE and crashes < MAX_CRASHES
         fate = "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
         logger.error(

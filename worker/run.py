@@ -73,10 +73,14 @@ class _Builder:
             max_attempts=conf["broker_connection_max_retries"],
             rng=random.Random(),
             horizon=table.set_lease,
+            purge=self._options.purge,
         )
         pace = Pace(conf["worker_prefetch_multiplier"], fixed=config["fixed_prefetch"])
         settler = Settler(transport, store, ledger, clock)
-        consumer = Consumer(link, ledger, settler, pace, mailbox, clock, notify, frozenset(config["final_tasks"]))
+        final = frozenset(config["final_tasks"])
+        consumer = Consumer(
+            link, ledger, settler, pace, mailbox, clock, notify, final, burst=self._options.burst
+        )
         self._greet(config, size)
         return Plan(consumer, size, soft_s=conf["worker_soft_shutdown_timeout"])
 

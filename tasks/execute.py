@@ -1,0 +1,262 @@
+"""One message, from bytes to outcome: decode, check, run the task, decide what is stored and what follows.
+
+Called by a child (`pool/child.py`) for every message: the hot path of the child. Nothing here talks to the broker or the result
+store; the outcome says what is to be told to them, and the master tells it in batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..core import logs
+from ..core.errors import (
+    Ignore,
+    MaxRetriesExceededError,
+    MessageError,
+    NotRegistered,
+    Reject,
+    Retry,
+)
+from . import context as contexts
+from .codec import decode
+from .context import Context
+from .message import Message
+from .outcome import Action, Outcome
+from .outcome_meta import (
+    failure_meta,
+    fields_of,
+    retry_meta,
+    revoked_meta,
+    started_meta,
+    success_meta,
+)
+from .reprs import short_repr
+from .retrying import plan_of
+from .serializers import accepted_types
+from .successors import UNSUPPORTED_CANVAS, after_failure, after_success, next_attempt, unsupported
+from .tracebacks import text_of
+
+if TYPE_CHECKING:
+    from .app import App
+    from .task import Task
+
+logger = logging.getLogger("qworker.task")
+
+UNKNOWN_TASK: Final = "unknown_task"
+REJECTED: Final = "rejected"
+FAILED: Final = "failed"  # acks_on_failure_or_timeout=False: the message of a failed run is kept
+
+
+class TaskExecutor:
+    """Prepares and runs messages with one application's tasks. Built in the spawner, used by every child after the fork."""
+
+    def __init__(self, app: App, node: str) -> None:
+        conf = app.conf
+        self.app = app
+        self.node = node
+        self.stores_results = bool(conf.result_backend) and not str(conf.result_backend).startswith("disabled")
+        self.is_extended: bool = conf.result_extended
+        self.pid = 0
+        self._tasks = app.tasks
+        self._accept = accepted_types(conf.accept_content)
+        self._timezone: str = conf.timezone
+        self._max_bytes: int = conf.worker_max_message_bytes
+
+    def start(self, send_state: Callable[[str, bytes], None]) -> None:
+        """The first thing in each child: connections of the parent are dropped, states of running tasks find their way."""
+        self.pid = os.getpid()
+        contexts.state_sink = lambda task_id, _state, meta: send_state(task_id, meta)
+        logs.set_task_info(contexts.task_info)
+
+    def prepare(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
+        """Decode and check one message; an outcome when it is bad, unknown, expired or not due yet."""
+        try:
+            message = decode(raw, accept=self._accept, timezone=self._timezone, max_bytes=self._max_bytes)
+        except MessageError as error:
+            return self._bad(error)
+        task = self._tasks.get(message.task)
+        if task is None:
+            return self._refused(message, UNKNOWN_TASK, f"no task of this name: {message.task!r}")
+        if message.embed and (why := unsupported(message)):
+            return self._refused(message, UNSUPPORTED_CANVAS, why)
+        run = Run(self, task, message, queue, crashes)
+        if message.eta is not None or message.expires is not None:
+            return self._untimely(run) or run
+        return run
+
+    def _untimely(self, run: Run) -> Outcome | None:
+        now = time.time()
+        message = run.message
+        if message.expires is not None and now > message.expires:
+            _say(logging.INFO, "task-revoked", run, "has expired and is not run", expired=True)
+            meta = revoked_meta(message.id, "expired", run.fields()) if run.stores else None
+            return Outcome(Action.ACK, message.id, meta)
+        if message.eta is not None and message.eta > now:
+            _say(logging.DEBUG, "task-parked", run, f"waits on the broker for {message.eta - now:.1f}s")
+            return Outcome(Action.PARK, message.id, due=message.eta)
+        return None
+
+    def _refused(self, message: Message, reason: str, text: str) -> Outcome:
+        error = MessageError(reason, text, task_id=message.id, task=message.task)
+        return self._bad(error, NotRegistered(message.task) if reason == UNKNOWN_TASK else None)
+
+    def _bad(self, error: MessageError, stored: Exception | None = None) -> Outcome:
+        """A message that harms nobody (P8): dead-lettered with its reason, FAILURE where there is an id."""
+        about = f"{error.task}[{error.task_id}]" if error.task_id else "a message without a usable id"
+        logs.event(
+            logger, logging.ERROR, "message-refused", text=f"{about} is dead-lettered: {error} ({error.reason})",
+            reason=error.reason, task=error.task, id=error.task_id,
+        )  # fmt: skip
+        meta = None
+        if error.task_id and self.stores_results:
+            meta = failure_meta(error.task_id, stored or error)
+        details = {"error": str(error), "task": error.task, "id": error.task_id}
+        return Outcome(Action.REJECT, error.task_id or "", meta, reason=error.reason, details=details)
+
+
+class Run:
+    """One message, accepted: runs once."""
+
+    def __init__(self, executor: TaskExecutor, task: Task[..., Any], message: Message, queue: str, crashes: int) -> None:
+        self.task = task
+        self.message = message
+        self.ack_first = not task.acks_late
+        self.text = f"{message.id} {message.task}"
+        self._executor = executor
+        self._context = Context.for_message(message, hostname=executor.node, queue=queue, redelivered=crashes > 0)
+        ignored = message.headers.get("ignore_result")
+        self._is_ignored = task.ignore_result if ignored is None else bool(ignored)
+        self.stores = executor.stores_results and not self._is_ignored
+
+    def run(self) -> Outcome:
+        """Run the task. Every exception that a task may raise has become part of the outcome."""
+        task, context = self.task, self._context
+        _say(logging.INFO, "task-received", self, "received")
+        started = time.monotonic()
+        entered = contexts.enter(task, context)
+        try:
+            try:
+                value = self._call(task, context)
+            except Retry as retry:
+                return self._retry(retry)
+            except Ignore:
+                _say(logging.INFO, "task-ignored", self, "ignored")
+                return Outcome(Action.ACK, self.message.id)
+            except Reject as reject:
+                return self._rejected(reject)
+            if context.pending_retry is not None:
+                return self._retry(context.pending_retry)
+            return self._succeeded(value, time.monotonic() - started)
+        # SystemExit and KeyboardInterrupt included: a task that calls sys.exit() has failed, the child has not.
+        except BaseException as error:
+            return self._failed(error)
+        finally:
+            contexts.leave(entered)
+
+    def fields(self) -> Any:
+        """What the stored meta says besides state and result."""
+        return fields_of(self._context, extended=self._executor.is_extended)
+
+    def _call(self, task: Task[..., Any], context: Context) -> Any:
+        message = self.message
+        if task.track_started and self.stores and contexts.state_sink is not None:
+            meta = started_meta(message.id, self._executor.pid, self._executor.node, self.fields())
+            contexts.state_sink(message.id, "STARTED", meta)
+        if "before_start" in task.handlers:
+            task.before_start(message.id, message.args, message.kwargs)
+        if task.body is task.run:
+            context.is_entering = False
+        return task.body(*message.args, **message.kwargs)
+
+    def _succeeded(self, value: Any, runtime_s: float) -> Outcome:
+        message = self.message
+        outcome = Outcome(Action.ACK, message.id, is_success=True)
+        if message.embed:
+            outcome.successors = after_success(message, value, self._executor.app, self._context)
+        if self.stores:
+            outcome.meta = success_meta(message.id, value, self.fields())
+        if logger.isEnabledFor(logging.INFO):
+            shown = short_repr(value)
+            _say(logging.INFO, "task-succeeded", self, f"succeeded in {_seconds(runtime_s)}s: {shown}", runtime=runtime_s)
+        if self.task.handlers:
+            self._tell("on_success", value, message.id, message.args, message.kwargs)
+            self._tell("after_return", "SUCCESS", value, message.id, message.args, message.kwargs, None)
+        return outcome
+
+    def _retry(self, retry: Retry) -> Outcome:
+        message, task = self.message, self.task
+        try:
+            plan = plan_of(retry, task, self._context, time.time())
+        except MaxRetriesExceededError as error:
+            return self._failed(error)
+        cause = retry.exc or retry
+        traceback = text_of(cause)
+        outcome = Outcome(Action.ACK, message.id, successors=[next_attempt(message, plan, self._executor.app, self._context)])
+        if self.stores:
+            outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
+        wait_s = max(0.0, plan.due - time.time())
+        why = f": {retry.exc!r}" if retry.exc is not None else ""
+        _say(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
+        if task.handlers:
+            self._tell("on_retry", cause, message.id, message.args, message.kwargs, traceback)
+            self._tell("after_return", "RETRY", cause, message.id, message.args, message.kwargs, traceback)
+        return outcome
+
+    def _rejected(self, reject: Reject) -> Outcome:
+        message = self.message
+        if reject.requeue:
+            _say(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
+            # To the back of its queue, by way of the delayed set: at the front it would be the next one again.
+            return Outcome(Action.PARK, message.id, due=time.time())
+        _say(logging.ERROR, "task-rejected", self, f"rejected: {reject.reason!r}")
+        meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
+        details = {"error": repr(reject.reason), "task": message.task, "id": message.id}
+        return Outcome(Action.REJECT, message.id, meta, reason=REJECTED, details=details)
+
+    def _failed(self, error: BaseException) -> Outcome:
+        message, task = self.message, self.task
+        traceback = text_of(error)
+        is_expected = bool(task.throws) and isinstance(error, task.throws)
+        verb = "raised expected" if is_expected else "raised unexpected"
+        trouble = "" if is_expected else "\n" + traceback.rstrip("\n")
+        _say(logging.INFO if is_expected else logging.ERROR, "task-failed", self, f"{verb}: {error!r}{trouble}")
+        outcome = Outcome(Action.ACK, message.id)
+        if self.stores or (self._executor.stores_results and task.store_errors_even_if_ignored):
+            outcome.meta = failure_meta(message.id, error, traceback, self.fields())
+        if message.embed:
+            outcome.successors, outcome.others = after_failure(
+                message, error, self._executor.app, self._context, traceback
+            )
+        if task.acks_late and not task.acks_on_failure:
+            outcome.action, outcome.reason = Action.REJECT, FAILED
+            outcome.details = {"error": repr(error), "task": message.task, "id": message.id, "traceback": traceback}
+        if task.handlers:
+            self._tell("on_failure", error, message.id, message.args, message.kwargs, traceback)
+            self._tell("after_return", "FAILURE", error, message.id, message.args, message.kwargs, traceback)
+        return outcome
+
+    def _tell(self, handler: str, *about: Any) -> None:
+        """Call a handler that the task's class overrides; its own mistakes are logged and change nothing."""
+        if handler not in self.task.handlers:
+            return
+        try:
+            getattr(self.task, handler)(*about)
+        except Exception:  # user code, after the outcome is decided
+            logger.exception("%s of %s has failed", handler, self.message.task)
+
+
+def _say(level: int, name: str, run: Run, text: str, **pairs: Any) -> None:
+    """Log one event of a task's life, in Celery's shape: `Task name[id] succeeded in 0.01s: 4`."""
+    if logger.isEnabledFor(level):
+        message = run.message
+        line = f"Task {message.task}[{message.id}] {text}"
+        logs.event(logger, level, name, text=line, task=message.task, id=message.id, **pairs)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.4f}".rstrip("0").rstrip(".") if value >= 0.001 else f"{value:.6f}"
+

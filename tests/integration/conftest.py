@@ -1,0 +1,53 @@
+"""An application of its own for each test, a broker of its own, and workers that never outlive their test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+from support import RedisServer, Shop
+
+
+@pytest.fixture
+def shop_on(tmp_path: Path) -> Iterator[Callable[[str, str], Shop]]:
+    with ExitStack() as stack:
+        shops: list[Shop] = []
+
+        def make(broker: str, backend: str) -> Shop:
+            shops.append(Shop(tmp_path, broker, backend, stack))
+            return shops[-1]
+
+        yield make
+        for shop in shops:
+            shop.app.close()
+        sys.modules.pop("shop", None)
+
+
+@pytest.fixture
+def shop(shop_on: Callable[[str, str], Shop], redis_server: RedisServer, redis_url: str) -> Shop:
+    """The application on a real Redis, emptied before the test."""
+    return shop_on(redis_url, redis_url)
+
+
+@pytest.fixture
+def sqlite_shop(shop_on: Callable[[str, str], Shop], tmp_path: Path) -> Shop:
+    """The application on SQLite files of its own."""
+    return shop_on(f"sqlite:///{tmp_path}/broker.db", f"sqlite:///{tmp_path}/results.db")
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def any_shop(request: pytest.FixtureRequest) -> Shop:
+    """The application on each broker in turn."""
+    shop: Shop = request.getfixturevalue("shop" if request.param == "redis" else "sqlite_shop")
+    return shop
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis_client.Redis]:
+    client = redis_client.Redis.from_url(redis_url)
+    yield client
+    client.close()

@@ -1,0 +1,85 @@
+"""TERM and INT: what no child has started is back at once and in order, what runs ends, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from support import Shop, wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_warm_stop_gives_back_at_once_what_no_child_has_started(any_shop: Shop, number: signal.Signals) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the first task runs")
+    for i in range(6):
+        any_shop.task("noted").delay(f"n{i}")
+    wait_until(lambda: any_shop.in_flight() == 4, "the window is full")
+    told_at = time.monotonic()
+    worker.signal(number)
+    wait_until(lambda: any_shop.in_flight() == 1, "only the running task is held", 5)
+    assert time.monotonic() - told_at < 1.0
+    assert any_shop.depth() == 6
+    (any_shop.folder / "go").touch()
+    assert worker.wait() == 0
+    assert "Task shop.gate[" in worker.log
+    assert any_shop.in_flight() == 0
+    assert any_shop.ran() == ["start go", "end go"]
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    wait_until(lambda: len(any_shop.ran()) == 8, "another worker runs the rest")
+    assert any_shop.ran()[2:] == [f"n{i}" for i in range(6)]
+
+
+def test_an_idle_worker_stops_quickly(any_shop: Shop) -> None:
+    worker = any_shop.worker()
+    told_at = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - told_at < 2.0
+
+
+def test_a_repeated_term_changes_nothing(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    for _ in range(5):
+        worker.signal(signal.SIGTERM)
+    worker.wait_log("warm shutdown")
+    (any_shop.folder / "go").touch()
+    assert worker.wait() == 0
+    assert result.get(timeout=5) == "go"
+
+
+def test_term_to_the_whole_process_group_kills_no_task(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    for process in worker.tree():
+        os.kill(process.pid, signal.SIGTERM)
+    os.killpg(worker.pid, signal.SIGTERM)
+    worker.wait_log("warm shutdown")
+    (any_shop.folder / "go").touch()
+    assert worker.wait() == 0
+    assert result.get(timeout=5) == "go"
+
+
+def test_term_while_starting_ends_with_zero(any_shop: Shop) -> None:
+    (any_shop.folder / "shop.py").write_text("import time\ntime.sleep(30)\n")
+    worker = any_shop.worker("-c", "1", "-Q", "hipri", ready=False)
+    wait_until(lambda: any("spawner" in " ".join(p.cmdline()) for p in worker.tree()), "the spawner imports")
+    assert worker.stop(10) == 0
+
+
+def test_quit_cuts_the_running_task_and_requeues_it_uncounted(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert result.id in worker.log
+    assert (any_shop.in_flight(), any_shop.depth()) == (0, 1)
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=10) == "go"

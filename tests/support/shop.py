@@ -1,0 +1,84 @@
+"""The test application on one broker, and workers that run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sqlite3
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from qworker import App
+from qworker.transports import DeadLetter, Transport, open_transport
+
+from .worker import Worker
+
+_SOURCE = Path(__file__).with_name("shop_app.py").read_text()
+
+
+class Shop:
+    """The test application on one broker: its folder, its App for publishing, and workers."""
+
+    def __init__(self, folder: Path, broker: str, backend: str, stack: ExitStack) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.backend = backend
+        self._stack = stack
+        self._transport: Transport | None = None
+        self.write(_SOURCE)
+        self.app = self._import()
+
+    def write(self, source: str) -> None:
+        (self.folder / "shop.py").write_text(source)
+        (self.folder / "urls.json").write_text(json.dumps({"broker": self.broker, "backend": self.backend}))
+
+    def _import(self) -> App:
+        spec = importlib.util.spec_from_file_location("shop", self.folder / "shop.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["shop"] = module
+        spec.loader.exec_module(module)
+        app: App = module.app
+        return app
+
+    def task(self, name: str) -> Any:
+        return self.app.tasks[f"shop.{name}"]
+
+    def worker(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Worker:
+        """A worker of this application; `-c 2 -Q hipri` unless told otherwise."""
+        wanted = arguments or ("-c", "2", "-Q", "hipri")
+        worker = self._stack.enter_context(Worker(self.folder, "-A", "shop", *wanted, env=env))
+        return worker.wait_ready() if ready else worker
+
+    def ran(self) -> list[str]:
+        """What the tasks have noted with `note`, in order of writing."""
+        path = self.folder / "ran.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def dead(self) -> list[DeadLetter]:
+        """What is in the dead-letter store, newest first."""
+        return self._broker().dead_letters()
+
+    def depth(self) -> int:
+        """How many messages wait on `hipri`."""
+        return self._broker().depths(["hipri"])["hipri"]
+
+    def in_flight(self) -> int:
+        """How many messages some worker holds."""
+        if self.broker.startswith("sqlite"):
+            with closing(sqlite3.connect(self.broker.removeprefix("sqlite:///"))) as db:
+                return int(db.execute("SELECT count(*) FROM messages WHERE state = 'inflight'").fetchone()[0])
+        with closing(redis.Redis.from_url(self.broker)) as client:
+            return int(client.hlen("unacked"))
+
+    def _broker(self) -> Transport:
+        if self._transport is None:
+            self._transport = open_transport(self.broker)
+            self._transport.connect()
+            self._stack.callback(self._transport.close)
+        return self._transport

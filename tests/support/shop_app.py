@@ -1,0 +1,146 @@
+"""The application that integration tests run: copied into each test's folder as `shop.py`."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from qworker import App, Reject
+
+_FOLDER = Path(__file__).parent
+_URLS = json.loads((_FOLDER / "urls.json").read_text()) if (_FOLDER / "urls.json").exists() else {}
+app = App(
+    "shop",
+    broker=_URLS.get("broker"),
+    backend=_URLS.get("backend"),
+    task_default_queue="hipri",
+    broker_transport_options={"lease_timeout": float(os.environ.get("TEST_LEASE", "30"))},
+)
+
+
+def note(text: object) -> None:
+    """Write a line that the test can read; one write, so lines of several children do not mix."""
+    fd = os.open(_FOLDER / "ran.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, f"{text}\n".encode())
+    os.close(fd)
+
+
+def wait_for(name: str) -> None:
+    """Wait until the test makes a file of this name."""
+    deadline = time.monotonic() + 60
+    while not (_FOLDER / name).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+@app.task
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@app.task
+def echo(*args: Any, **kwargs: Any) -> list[Any]:
+    return [args, kwargs]
+
+
+@app.task
+def noted(text: str) -> None:
+    note(text)
+
+
+@app.task
+def gate(name: str) -> str:
+    """Run until the file `name` appears."""
+    note(f"start {name}")
+    wait_for(name)
+    note(f"end {name}")
+    return name
+
+
+@app.task(acks_late=False)
+def once(name: str) -> str:
+    note(f"once {name}")
+    wait_for(name)
+    return name
+
+
+@app.task(acks_late=False)
+def once_fatal(text: str) -> None:
+    note(text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def boom() -> None:
+    raise ValueError("bad thing", 42)
+
+
+@app.task(bind=True, max_retries=5)
+def flaky(self: Any, fails: int) -> int:
+    note(f"flaky {self.request.retries}")
+    if self.request.retries < fails:
+        raise self.retry(exc=OSError("not yet"), countdown=0.1)
+    return int(self.request.retries)
+
+
+@app.task(autoretry_for=(OSError,), max_retries=2, retry_backoff=False, default_retry_delay=0.05)
+def auto(text: str) -> None:
+    note(text)
+    raise OSError("never")
+
+
+@app.task
+def kill_child(text: str) -> None:
+    note(text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def kill_child_once(name: str) -> str:
+    """Die in the first run, succeed in the second."""
+    note(name)
+    marker = _FOLDER / f"{name}.died"
+    if not marker.exists():
+        marker.touch()
+        os._exit(7)
+    return name
+
+
+@app.task(reject_on_worker_lost=False)
+def fragile() -> None:
+    os._exit(9)
+
+
+@app.task
+def rejects() -> None:
+    raise Reject("not for us")
+
+
+@app.task
+def size(data: str) -> int:
+    return len(data)
+
+
+@app.task
+def big(length: int) -> str:
+    return "x" * length
+
+
+@app.task(bind=True)
+def progress(self: Any, name: str) -> str:
+    self.update_state(state="PROGRESS", meta={"done": 3})
+    wait_for(name)
+    return "done"
+
+
+@app.task
+def unserialisable() -> object:
+    return object()
+
+
+@app.task
+def forks() -> str:
+    """A task that forks and lets the copy return as well."""
+    os.fork()
+    return "one"

@@ -1,0 +1,118 @@
+"""Real worker processes for tests: started as a user would, watched through their log, never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from .waiting import wait_until
+
+
+class Worker:
+    """One `qworker` process in its own session, its log in a file. A context manager: leaving it kills what is left."""
+
+    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
+        self._log = self.log_path.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "qworker", *arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONWARNINGS": "error"} | (env or {}),
+            start_new_session=True,
+        )
+        self._seen: dict[int, psutil.Process] = {}
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self, limit_s: float = 20.0) -> Worker:
+        """Wait for the line that says that the worker is ready."""
+        wait_until(lambda: "ready: " in self.log or self.process.poll() is not None, "worker ready", limit_s)
+        assert self.process.poll() is None, f"the worker ended instead of becoming ready:\n{self.log}"
+        self.tree()
+        return self
+
+    def wait_log(self, text: str, limit_s: float = 20.0, times: int = 1) -> None:
+        """Wait until the log holds `text` (`times` times)."""
+        try:
+            wait_until(lambda: self.log.count(text) >= times, f"log line {text!r}", limit_s)
+        except AssertionError:
+            raise AssertionError(f"no {text!r} in the log:\n{self.log}") from None
+
+    def signal(self, number: signal.Signals) -> None:
+        self.tree()
+        self.process.send_signal(number)
+
+    def wait(self, limit_s: float = 20.0) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker did not end within {limit_s} s:\n{self.log}") from None
+
+    def stop(self, limit_s: float = 20.0) -> int:
+        """TERM, then wait."""
+        self.signal(signal.SIGTERM)
+        return self.wait(limit_s)
+
+    def tree(self) -> list[psutil.Process]:
+        """The worker's processes that live now; remembered, so that none can get lost by changing its parent."""
+        try:
+            found = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            found = []
+        for process in found:
+            self._seen.setdefault(process.pid, process)
+        return found
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that run tasks, by their titles."""
+        return [p for p in self.tree() if "qworker: child" in " ".join(_cmdline(p))]
+
+    def spawner(self) -> psutil.Process:
+        """The process that forks the children."""
+        return next(p for p in self.tree() if "qworker: spawner" in " ".join(_cmdline(p)))
+
+    def survivors(self) -> list[psutil.Process]:
+        """Processes of this worker that still run (zombies do not)."""
+        return [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.tree()
+        ended_by_test = self.process.poll() is not None
+        if not ended_by_test:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+        try:
+            wait_until(lambda: not self.survivors(), "no process of the worker survives its master", 5.0)
+        finally:
+            for process in self.survivors():
+                process.kill()
+        if kind is not None:
+            sys.stderr.write(f"--- log of worker {self.pid}\n{self.log}\n")
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
