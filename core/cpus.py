@@ -1,7 +1,8 @@
 """How many CPUs this process may use: the default for `--concurrency`. Called by the command line.
 
-A container is usually limited by a quota of its cgroup, which `os.cpu_count` knows nothing of: on a 64-core host with 2 CPUs of quota
-64 children would fight for 2 cores. Sources: sched_getaffinity(2), cgroups(7), Documentation/admin-guide/cgroup-v2.rst (cpu.max).
+A container is usually limited by a quota of its cgroup, which `os.cpu_count` knows nothing of: on a 64-core host with
+2 CPUs of quota 64 children would fight for 2 cores. Sources: sched_getaffinity(2), cgroups(7),
+Documentation/admin-guide/cgroup-v2.rst (cpu.max).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _memberships(proc_cgroup: Path) -> list[tuple[list[str], str]]:
 
 
 def _upwards(root: Path, path: str) -> list[Path]:
-    """Our folder and its parents below `root`. In a container the path may be the host's: then `root` itself is our folder."""
+    """Our folder and its parents up to `root`. In a container the path may be the host's; then `root` is our folder."""
     folder = root / path.strip("/")
     folders = [folder]
     while folder != root and root in folder.parents:

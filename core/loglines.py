@@ -1,7 +1,7 @@
 """How one log record becomes one line: text in Celery's shape, JSON, or logfmt. Used by `core.logs` only.
 
-A renderer is a function from a record to a line without its end. The speed matters for the text and JSON of `succeeded` lines, one per task;
-the part of the time stamp that changes once a second is kept.
+A renderer is a function from a record to a line without its end. The speed matters for the text and JSON of
+`succeeded` lines, one per task; the part of the time stamp that changes once a second is kept.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Log lines: one event, one line, one `write`, so that lines of several processes never mix.
 
-Called by the command line, the master, the spawner and each child (`configure`, `set_process_name`, `set_task_info`) and by
-whoever has something to say (`event`). The shapes of lines are in `loglines`.
+Called by the command line, the master, the spawner and each child (`configure`, `set_process_name`, `set_task_info`)
+and by whoever has something to say (`event`). The shapes of lines are in `loglines`.
 
-A line is written with one `os.write` and without a lock: the kernel keeps the lines of all processes apart on a file opened for appending, on a
-terminal, and (up to 4096 bytes) in a pipe; and a fork while another thread logs leaves no lock behind.
+A line is written with one `os.write` and without a lock: the kernel keeps the lines of all processes apart on a file
+opened for appending, on a terminal, and (up to 4096 bytes) in a pipe; and a fork while another thread logs leaves no
+lock behind.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ def configure(
     logfile: str | None = None,
     root: bool = True,
 ) -> None:
-    """Send the lines of logger `qworker` to `logfile`, else `stream` (default: stderr); may be called again, the last call counts.
+    """Send the lines of logger `qworker` to `logfile`, else to `stream` (default: stderr). The last call counts.
 
-    With `root` the same handler also serves the root logger, unless the user's code has given it handlers: call it again after the
-    application was imported to find out. `colour=None` means: on a terminal, unless NO_COLOR is set. A log file that was moved away
-    or deleted is opened anew within a second. Raises ConfigError for an unknown level or a log file that cannot be opened.
+    With `root` the same handler also serves the root logger, unless the user's code has given it handlers: call it
+    again after the application was imported to find out. `colour=None` means: on a terminal, unless NO_COLOR is set.
+    A log file that was moved away or deleted is opened anew within a second. Raises ConfigError for an unknown level
+    or a log file that cannot be opened.
     """
     number = parse_level(level)
     sink = _FileSink(logfile) if logfile else _Sink(_descriptor(stream))
@@ -68,11 +70,13 @@ def event(
     exc_info: Any = None,
     **pairs: Any,
 ) -> None:
-    """Log the event `name` with its pairs. `text` is the sentence that the text format shows instead of `name key=value`."""
+    """Log the event `name` with its pairs; the text format shows `text`, if given, instead of `name key=value`."""
     if not logger.isEnabledFor(level):
         return
-    if exc_info is not None and not isinstance(exc_info, tuple):
-        exc_info = (type(exc_info), exc_info, exc_info.__traceback__) if isinstance(exc_info, BaseException) else sys.exc_info()
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    elif exc_info is True:
+        exc_info = sys.exc_info()
     # Not logger.log(): finding the calling line costs 2 of 7 µs, and the name of an event says more.
     logger.handle(logger.makeRecord(logger.name, level, "", 0, Event(name, pairs, text), (), exc_info))
 
@@ -105,7 +109,7 @@ class LineHandler(logging.Handler):
         self._sink = sink
         self._render = render
 
-    def createLock(self) -> None:
+    def createLock(self) -> None:  # noqa: N802 — logging's name
         """No lock: one write per line needs none."""
         self.lock = None
 
@@ -139,7 +143,7 @@ class _Sink:
         return False
 
     def write(self, data: bytes) -> None:
-        """Write all of it, normally with one call. A log that cannot be written must not stop the work: the line is lost."""
+        """Write all of it, normally in one call. A log that cannot be written must not stop work: the line is lost."""
         with suppress(OSError):
             written = self._write_some(data)
             while written < len(data):
