@@ -1,4 +1,4 @@
-"""Rules for every test: a skip is a failure in CI, because a test that nobody runs protects nobody."""
+"""For every test: a skip is a failure in CI, because a test that nobody runs protects nobody; and a real Redis."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support import RedisServer
 
 # Reasons for which a test may be skipped even in CI, each with what it would take to run it.
 ALLOWED_SKIPS = (
@@ -38,3 +39,19 @@ def pytest_make_collect_report() -> Iterator[Any]:
     report = yield
     _forbid_skip(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The newest redis-server of this machine, one for all tests of this process."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty database of that server."""
+    with redis_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return redis_server.url

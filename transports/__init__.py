@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .base import (
     Ack,
     Capabilities,
@@ -15,15 +17,34 @@ from .base import (
 )
 from .registry import open_transport
 
+if TYPE_CHECKING:
+    from .redis_link import Command, Link
+    from .redis_url import Endpoint, read_url
+
 __all__ = [
     "Ack",
     "Capabilities",
+    "Command",
     "DeadLetter",
     "Delivery",
+    "Endpoint",
     "Envelope",
+    "Link",
     "Maintenance",
     "Rejection",
     "Settled",
     "Transport",
     "open_transport",
+    "read_url",
 ]
+
+# The connection to Redis, for the result store: loaded when it is asked for.
+_LAZY = {"Command": "redis_link", "Link": "redis_link", "Endpoint": "redis_url", "read_url": "redis_url"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -74,7 +74,7 @@ class RedisTransport:
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""
-        if limit <= 0:
+        if limit <= 0 or not queues:
             return []
         plan = self._plan(tuple(queues))
         deliveries: list[Delivery] = []

