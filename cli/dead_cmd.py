@@ -35,6 +35,13 @@ class _DeadCommand(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _choose(ctx: click.Context) -> None:
+    """Without a command, say which there are."""
+    if ctx.invoked_subcommand is None:
+        assert isinstance(ctx.command, click.Group)
+        raise click.UsageError(f"which one: {', '.join(ctx.command.list_commands(ctx))}?", ctx)
+
+
 def _list(target: Target, limit: int, as_json: bool) -> None:
     letters = [_row(letter) for letter in _letters(target, limit)]
     if as_json:
@@ -90,7 +97,14 @@ def _headers(raw: bytes) -> Any:
 
 
 def _group(*commands: tuple[str, list[click.Parameter], Callable[..., Any], str]) -> click.Group:
-    group = _DeadCommand("dead", help="Look into the dead-letter store.", no_args_is_help=False)
+    group = _DeadCommand(
+        "dead",
+        callback=click.pass_context(_choose),
+        invoke_without_command=True,
+        subcommand_metavar="COMMAND [ARGS]...",
+        help="Look into the dead-letter store.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     for name, params, callback, text in commands:
         group.add_command(make_command(name, params, callback, help=text))
     return group

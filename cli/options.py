@@ -26,6 +26,9 @@ TERSE: Final = frozenset({_NO_EFFECT, _LATER})
 #: Options that may stand before any command's name, and after it.
 SHARED: Final = frozenset({"app", "broker", "result_backend", "config", "workdir", "no_color", "quiet", "loglevel"})
 
+#: In `ctx.meta` when a command other than the worker runs: its name.
+OTHER_COMMAND: Final = "qworker.other_command"
+
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical", "fatal")
 
 
@@ -35,6 +38,12 @@ class SectionOption(click.Option):
     def __init__(self, declarations: Sequence[str], section: str, **attributes: Any) -> None:
         super().__init__(declarations, **attributes)
         self.section = section
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """What the environment says; to another command it says nothing by the worker's own options."""
+        if OTHER_COMMAND in ctx.meta and self.name not in SHARED:
+            return None
+        return super().resolve_envvar_value(ctx)
 
 
 def shared_options() -> list[click.Option]:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import click
 from click.core import ParameterSource
 
-from .options import OTHER, SECTIONS, SHARED, TERSE, SectionOption, worker_options
+from .options import OTHER, OTHER_COMMAND, SECTIONS, SHARED, TERSE, SectionOption, worker_options
 
 
 class _Entry(NamedTuple):
@@ -48,6 +48,8 @@ class RootCommand(click.Group):
             if rest and rest[0] == "worker":
                 at = len(args) - len(rest)
                 args = args[:at] + args[at + 1 :]
+            elif rest:
+                ctx.meta[OTHER_COMMAND] = rest[0]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -16,12 +16,6 @@ from support import RedisServer
 OpenStore = Callable[..., ResultStore]
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A server for one test, which may do to it what it likes."""
