@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import billiard
 
+from ..signals import GROUP_SIGNALS, blocked
 from .slots import SlotTable
 from .spawner import LENGTH, Boot, spawner_main
 
@@ -26,13 +27,14 @@ class SpawnerHandle:
         self._reports, theirs_reports = socket.socketpair()
         self._pending = bytearray()
         target = _forked if method == "fork" else spawner_main
-        args: tuple[Any, ...] = (boot, theirs_requests, theirs_reports, table.fd, os.getpid())
+        args: tuple[Any, ...] = (boot, theirs_requests, theirs_reports, os.getpid())
         if method == "fork":
             args = (*args, self._requests, self._reports)
         self._process = billiard.get_context(method).Process(target=target, args=args, name="Spawner")
-        if method == "spawn":
-            os.set_inheritable(table.fd, True)
-        self._process.start()
+        with blocked(GROUP_SIGNALS):
+            self._process.start()
+        # Like this it reaches a spawner that was started by exec as well.
+        socket.send_fds(self._requests, [b"table"], [table.fd])
         theirs_requests.close()
         theirs_reports.close()
         self._reports.setblocking(False)
@@ -92,11 +94,10 @@ def _forked(
     boot: Boot,
     requests: socket.socket,
     reports: socket.socket,
-    table_fd: int,
     parent_pid: int,
     *masters_ends: socket.socket,
 ) -> None:
     # A forked spawner has copies of the master's ends; with them open it would never see end-of-file.
     for end in masters_ends:
         end.close()
-    spawner_main(boot, requests, reports, table_fd, parent_pid)
+    spawner_main(boot, requests, reports, parent_pid)

@@ -27,7 +27,7 @@ class Pace:
     def __init__(self, multiplier: int = 4, *, fixed: bool = False) -> None:
         self._multiplier = max(1, multiplier)
         self._fixed = fixed
-        self._busy_s = CHANNEL_S
+        self._busy_s = WINDOW_S  # unknown tasks are taken for long ones
 
     def saw(self, busy_s: float) -> None:
         """One run took `busy_s` seconds."""

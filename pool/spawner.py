@@ -48,11 +48,13 @@ class Boot:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def spawner_main(boot: Boot, requests: socket.socket, reports: socket.socket, table_fd: int, parent_pid: int) -> None:
+def spawner_main(boot: Boot, requests: socket.socket, reports: socket.socket, parent_pid: int) -> None:
     """Run the spawner until the master closes its end of `requests`."""
     ignore_group_signals()
     die_with_parent(parent_pid)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     set_title("spawner")
+    _, (table_fd,), _, _ = socket.recv_fds(requests, REQUEST_BYTES, 1)
     runtime = _load(boot, reports)
     if runtime is None:
         return

@@ -2,6 +2,6 @@
 
 from .mask import blocked
 from .pipe import SignalPipe
-from .quiet import ignore_group_signals
+from .quiet import GROUP_SIGNALS, ignore_group_signals
 
-__all__ = ["SignalPipe", "blocked", "ignore_group_signals"]
+__all__ = ["GROUP_SIGNALS", "SignalPipe", "blocked", "ignore_group_signals"]

@@ -34,6 +34,8 @@ logger = logging.getLogger("qworker.worker")
 
 #: After the last task has ended, a stop waits this long for a broker that is out of reach.
 LAST_WORDS_S: Final = 10.0
+#: A window of long tasks is refilled one by one: the round trips do not matter there.
+SMALL_WINDOW: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +196,14 @@ class Consumer:
             self._selector.register(fd, selectors.EVENT_READ, "wake")
 
     def _want(self) -> int:
-        """How many messages the window has room for. Refilled by halves, so that fetches stay large when tasks are short."""
+        """How many messages the window has room for. A large one is refilled by halves, so that fetches stay large."""
         if not self._is_fetching:
             return 0
         children = len(self._dispatcher.working())
         window = self._pace.window(children)
         free = window - len(self._ledger)
-        return free if free > 0 and (free * 2 >= window or not self._ledger.held) else 0
+        enough = window // 2 if window > SMALL_WINDOW else 1
+        return free if free >= enough or (free > 0 and not self._ledger.held) else 0
 
     def _is_idle(self) -> bool:
         """Whether no child is at work: then nothing is gained by letting settlements wait for company."""

@@ -303,7 +303,8 @@ class Master:
         self._kill()
         if self._spawner is not None:
             self._spawner.close()
-        self._pipe.close()
+        for closing in (self._pipe, self._bell, self._mailbox, self._table):
+            closing.close()
 
 
 _BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {

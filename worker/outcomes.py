@@ -187,7 +187,9 @@ class Outcomes:
 
     def _interrupted(self, entry: Entry) -> None:
         lost = lost_outcome(entry.delivery.raw, WorkerLostError("cut by a cold stop"), {}, self._final_tasks)
-        self.cut.append(lost.task_id)
+        if self.is_draining:
+            self.cut.append(lost.task_id)
+        logger.warning("Task %s[%s] was cut and goes back to its queue", lost.details["task"], lost.task_id)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
         self._settler.requeue(entry)

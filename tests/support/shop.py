@@ -72,7 +72,7 @@ class Shop:
         """How many messages some worker holds."""
         if self.broker.startswith("sqlite"):
             with closing(sqlite3.connect(self.broker.removeprefix("sqlite:///"))) as db:
-                return int(db.execute("SELECT count(*) FROM messages WHERE state = 'inflight'").fetchone()[0])
+                return int(db.execute("SELECT count(*) FROM qworker_messages WHERE state = 'inflight'").fetchone()[0])
         with closing(redis.Redis.from_url(self.broker)) as client:
             return int(client.hlen("unacked"))
 

@@ -27,7 +27,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONWARNINGS": "error"} | (env or {}),
+            env=os.environ | {"PYTHONWARNINGS": "error,ignore::ResourceWarning"} | (env or {}),
             start_new_session=True,
         )
         self._seen: dict[int, psutil.Process] = {}
@@ -41,8 +41,12 @@ class Worker:
         return self.log_path.read_text(errors="replace")
 
     def wait_ready(self, limit_s: float = 20.0) -> Worker:
-        """Wait for the line that says that the worker is ready."""
-        wait_until(lambda: "ready: " in self.log or self.process.poll() is not None, "worker ready", limit_s)
+        """Wait until the master's title says that it runs (the log may be told to be silent)."""
+        master = psutil.Process(self.pid)
+        try:
+            wait_until(lambda: "qworker: master running" in " ".join(_cmdline(master)), "worker ready", limit_s)
+        except AssertionError:
+            raise AssertionError(f"the worker did not become ready:\n{self.log}") from None
         assert self.process.poll() is None, f"the worker ended instead of becoming ready:\n{self.log}"
         self.tree()
         return self
@@ -107,8 +111,7 @@ class Worker:
         finally:
             for process in self.survivors():
                 process.kill()
-        if kind is not None:
-            sys.stderr.write(f"--- log of worker {self.pid}\n{self.log}\n")
+        sys.stderr.write(f"--- log of worker {self.pid}\n{self.log}\n")  # pytest shows it when the test has failed
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
