@@ -52,10 +52,17 @@ class Signature(dict[str, Any]):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], app: App | None = None) -> Signature:
         """Return the signature, or the chain, that a message has carried as a plain dict."""
-        whole = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False, **data}
+        defaults: dict[str, Any] = {
+            "task": "",
+            "args": [],
+            "kwargs": {},
+            "options": {},
+            "subtask_type": None,
+            "immutable": False,
+        }
         kind = chain if data.get("subtask_type") == "chain" else Signature
         found = kind.__new__(kind)
-        Signature.__init__(found, whole, app=app)
+        Signature.__init__(found, {**defaults, **data}, app=app)
         return found
 
     @property

@@ -128,7 +128,8 @@ def _message(
     protocol = 2
     if type(body) is dict:
         protocol = 1
-        headers, timezone = _headers_from_body(headers, body, timezone)
+        _complete_headers(headers, body)
+        timezone = "UTC" if body.get("utc") else timezone
         body = (body.get("args") or (), body.get("kwargs") or {}, {name: body.get(name) for name in _NO_EMBED})
     elif "task" not in headers:
         raise MessageError(MISSING_HEADER, "there is no header 'task', and the body is not one of protocol 1")
@@ -237,20 +238,16 @@ def _unpack(data: bytes, method: Any, max_bytes: int) -> bytes:
         raise MessageError(UNDECODABLE_BODY, f"the body cannot be unpacked: {problem}") from None
 
 
-def _headers_from_body(headers: dict[str, Any], body: dict[str, Any], timezone: str) -> tuple[dict[str, Any], str]:
-    """Return the headers of a message whose body is protocol 1's dict, and the time zone of its times."""
+def _complete_headers(headers: dict[str, Any], body: dict[str, Any]) -> None:
+    """Fill `headers` with what protocol 1 keeps in the body."""
     if "task" not in headers and "task" not in body:
         raise MessageError(MISSING_HEADER, "there is no header 'task', and the body names no task either")
-    merged: dict[str, Any] = {name: body[name] for name in _BODY_FIELDS if name in body}
-    if merged.get("group") is None:
-        merged["group"] = body.get("taskset")
-    merged.update(headers)
-    try:
-        _check_identity(merged)
-    except MessageError as error:
-        error.task_id, error.task = _text_or_none(merged.get("id")), _text_or_none(merged.get("task"))
-        raise
-    return merged, "UTC" if body.get("utc") else timezone
+    for name in _BODY_FIELDS:
+        if name in body:
+            headers.setdefault(name, body[name])
+    if headers.get("group") is None:
+        headers["group"] = body.get("taskset")
+    _check_identity(headers)
 
 
 def _parts(body: Any) -> tuple[Any, Any, Any]:

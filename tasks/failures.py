@@ -61,9 +61,6 @@ def _is_encodable(value: Any) -> bool:
         dumps(value)
     except EncodeError:
         return False
-    # An argument's own __json__ may raise anything.
-    except Exception:
-        return False
     return True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from ..transports import Envelope
 
@@ -17,6 +19,9 @@ class Action(IntEnum):
     REJECT = 2  # to the dead-letter store
     PARK = 3  # to the delayed set, until `due`
     DROP = 4  # the master refused the start of an at-most-once task: nothing was run, nothing to settle
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -33,8 +38,8 @@ class Outcome:
     meta: bytes | None = None
     is_success: bool = False
     busy_s: float = 0.0
-    successors: list[Envelope] = field(default_factory=list)
+    successors: Sequence[Envelope] = ()
     reason: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = _NOTHING
     due: float | None = None
-    others: list[tuple[str, bytes]] = field(default_factory=list)
+    others: Sequence[tuple[str, bytes]] = ()

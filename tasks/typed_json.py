@@ -33,10 +33,13 @@ def dumps(value: Any) -> str:
     """Return `value` as wire JSON. Raises EncodeError for what no rule covers, a set for example."""
     try:
         return "".join(_encode(value, 0))
-    except (TypeError, ValueError) as problem:  # ValueError: a circular reference
-        raise EncodeError(str(problem)) from problem
+    except EncodeError:
+        raise
     except RecursionError:
-        raise EncodeError("nested too deeply") from None
+        raise EncodeError("nested too deeply, or a circle") from None
+    # A value's own __json__ may raise anything.
+    except Exception as problem:
+        raise EncodeError(f"{type(problem).__name__}: {problem}") from problem
 
 
 def loads(data: bytes | str) -> Any:
