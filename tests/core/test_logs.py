@@ -248,6 +248,7 @@ def test_a_file_that_was_moved_away_is_opened_anew(log: Callable[..., Path], tmp
     assert "before" in (tmp_path / "w.log.1").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_lines_of_many_processes_and_threads_stay_whole(log: Callable[..., Path]) -> None:
     path = log()
 

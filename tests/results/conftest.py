@@ -14,6 +14,7 @@ from qworker.results import ResultStore, open_result_store
 from support import RedisServer
 
 OpenStore = Callable[..., ResultStore]
+Forked = Callable[..., list[bool]]
 
 
 @pytest.fixture
@@ -56,17 +57,22 @@ def store(open_store: OpenStore) -> ResultStore:
 
 
 @pytest.fixture
-def forked() -> Callable[[Callable[[], bool]], bool]:
-    """Run something in a forked child and say whether it returned true there."""
+def forked() -> Forked:
+    """Run things in forked children, all at once, and say whether each returned true there."""
 
-    def run(action: Callable[[], bool]) -> bool:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = 0 if action() else 1
-            finally:
-                os._exit(code)
-        return os.waitpid(pid, 0)[1] == 0
+    def run(*actions: Callable[[], bool]) -> list[bool]:
+        children = [_fork(action) for action in actions]
+        return [os.waitpid(pid, 0)[1] == 0 for pid in children]
 
     return run
+
+
+def _fork(action: Callable[[], bool]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if action() else 1
+        finally:
+            os._exit(code)
+    return pid

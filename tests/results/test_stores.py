@@ -15,7 +15,7 @@ import pytest
 from qworker.core.errors import ConfigError, ResultStoreError
 from qworker.results import ResultStore, StoredResult, open_result_store
 
-OpenStore = Callable[..., ResultStore]
+from .conftest import Forked, OpenStore
 
 
 def meta(task_id: str, status: str, result: Any = None) -> bytes:
@@ -225,9 +225,8 @@ def test_a_closed_store_opens_again_by_itself(store: ResultStore) -> None:
     assert store.fetch("a") == meta("a", "SUCCESS")
 
 
-def test_a_forked_child_gets_connections_of_its_own(
-    store: ResultStore, forked: Callable[[Callable[[], bool]], bool]
-) -> None:
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_gets_connections_of_its_own(store: ResultStore, forked: Forked) -> None:
     store.store([stored("parent")])
     store.wait("nobody", 0.01)
 
@@ -235,15 +234,14 @@ def test_a_forked_child_gets_connections_of_its_own(
         store.store([stored("child")])
         return store.fetch("parent") == meta("parent", "SUCCESS") and store.wait("nobody", 0.01) is None
 
-    assert forked(child)
+    assert forked(child) == [True]
     assert store.fetch("child") == meta("child", "SUCCESS")
     store.store([stored("parent", result=2)])
     assert store.fetch("parent") == meta("parent", "SUCCESS", 2)
 
 
-def test_many_processes_write_at_once(
-    open_store: OpenStore, forked: Callable[[Callable[[], bool]], bool], url: str
-) -> None:
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_many_processes_write_at_once(open_store: OpenStore, forked: Forked, url: str) -> None:
     def writer(name: int) -> bool:
         mine = open_result_store(url, settings={})
         assert mine is not None
@@ -251,17 +249,9 @@ def test_many_processes_write_at_once(
             mine.store([stored(f"{name}-{number}-{part}") for part in range(5)])
         return True
 
-    outcomes: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda name=name: outcomes.append(forked(lambda: writer(name)))) for name in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert forked(*(lambda name=name: writer(name) for name in range(4))) == [True] * 4
 
     store = open_store()
-    assert outcomes == [True] * 4
     assert all(store.fetch(f"{n}-{i}-{p}") for n in range(4) for i in range(50) for p in range(5))
 
 
