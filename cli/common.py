@@ -22,7 +22,11 @@ def command(name: str, params: Sequence[click.Parameter], callback: Callable[...
 
     def run(ctx: click.Context, /, **values: Any) -> Any:
         own = {key: value for key, value in values.items() if key not in SHARED}
-        return callback(Target(_shared(ctx)), **own)
+        target = Target(_shared(ctx))
+        try:
+            return callback(target, **own)
+        finally:
+            target.close()
 
     return click.Command(
         name,
@@ -38,6 +42,7 @@ class Target:
 
     def __init__(self, shared: Mapping[str, Any]) -> None:
         self._shared = shared
+        self._app: App | None = None
 
     @property
     def is_quiet(self) -> bool:
@@ -62,7 +67,16 @@ class Target:
             app.config_from_object(shared["config"])
         urls = {"broker_url": shared["broker"], "result_backend": shared["result_backend"]}
         app.conf.update({name: url for name, url in urls.items() if url})
+        self._app = app
         return app
+
+    def close(self) -> None:
+        """Close the connections of the application that was loaded, if any."""
+        if self._app is not None:
+            from ..results.client import close_store_of
+
+            self._app.close()
+            close_store_of(self._app)
 
     @contextmanager
     def broker(self, app: App) -> Iterator[Transport]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import click
 
+from ..results.client import close_store_of
 from ..tasks import App
 from ..tasks.codec import identify
 from ..transports import open_transport
@@ -69,6 +70,7 @@ def _application(folder: Path) -> Iterator[App]:
         yield app
     finally:
         app.close()
+        close_store_of(app)
 
 
 @contextmanager

@@ -52,3 +52,8 @@ def store_of(app: HasSettings) -> ResultStore:
             )
         held = _local.held[app] = _Held(url, store)
     return held.store
+
+
+def close_store_of(app: HasSettings) -> None:
+    """Close the calling thread's store for `app`; the next use opens it again."""
+    _local.held.pop(app, None)
