@@ -1,7 +1,8 @@
 """The import arrows between rooms: down only, relative, and through the door (the room's `__init__.py`).
 
-Imports inside functions and under TYPE_CHECKING count as well: a room that needs to know a type from above is
-drawn upside down. An import inside a function is allowed where it points down (heavy modules load when needed).
+Imports inside functions, under TYPE_CHECKING and by `import_module("..room")` count as well: a room that needs to know a
+type from above is drawn upside down. An import inside a function is allowed where it points down (heavy modules load
+when they are needed).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"results"}),
     frozenset({"pool"}),
     frozenset({"worker", "beat", "monitor", "bridge"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "testing"}),
 )
 GROUND = ROWS[0]
 ROOT = ""  # the lazy __init__.py and __main__.py above all rooms
@@ -32,6 +33,9 @@ HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row} | {RO
 
 # core has no front door on purpose: importing one of its modules must not load the others (start-up time).
 WITHOUT_DOOR = frozenset({"core"})
+
+# What a call returns is a result handle, which lives above the tasks: fetched by name when the first one is asked for.
+KNOWN_UP = [("tasks/handles.py", "results")]
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def _targets(node: ast.AST, package: list[str]) -> list[str]:
     """Return the dotted modules that `node` imports, relative ones resolved against `package`."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
+    if isinstance(node, ast.Call):
+        return _called_for(node, package)
     if not isinstance(node, ast.ImportFrom):
         return []
     base = package[: len(package) - node.level + 1] if node.level else []
@@ -79,6 +85,16 @@ def _targets(node: ast.AST, package: list[str]) -> list[str]:
     if module == "qworker":  # `from .. import transports` names rooms
         return [f"qworker.{alias.name}" for alias in node.names]
     return [module]
+
+
+def _called_for(node: ast.Call, package: list[str]) -> list[str]:
+    """Return the module of an `import_module("literal", …)`; a computed name cannot be seen."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called != "import_module" or not node.args or not isinstance(node.args[0], ast.Constant):
+        return []
+    name = str(node.args[0].value)
+    dots = len(name) - len(name.lstrip("."))
+    return [".".join([*package[: len(package) - dots + 1], name.lstrip(".")]) if dots else name]
 
 
 def all_arrows() -> list[Arrow]:
@@ -98,11 +114,13 @@ def test_every_room_stands_in_the_order() -> None:
 
 
 def test_no_import_points_up_or_sideways() -> None:
-    assert [str(arrow) for arrow in all_arrows() if not points_down(arrow)] == []
+    up = [arrow for arrow in all_arrows() if not points_down(arrow)]
+    assert [str(arrow) for arrow in up if (arrow.file, arrow.target) not in KNOWN_UP] == []
+    assert sorted({(arrow.file, arrow.target) for arrow in up}) == KNOWN_UP, "an exception that nobody needs any more"
 
 
 def test_rooms_are_entered_through_their_init() -> None:
-    assert [str(arrow) for arrow in all_arrows() if not through_the_door(arrow)] == []
+    assert [str(arrow) for arrow in all_arrows() if points_down(arrow) and not through_the_door(arrow)] == []
 
 
 def test_rooms_import_each_other_relatively() -> None:
@@ -142,9 +160,12 @@ def test_the_root_loads_no_room_by_itself() -> None:
         ("transports/redis/x.py", "from ...results import Store", True),
         ("pool/x.py", "from .. import cli", True),
         ("pool/x.py", "import qworker.cli", True),
+        ("tasks/x.py", "import_module('..results.store', __package__)", True),
+        ("tasks/x.py", "importlib.import_module('qworker.results')", True),
         ("worker/x.py", "from ..pool import Pool", False),
         ("transports/redis/x.py", "from ...core.errors import QWorkerError\nfrom ..base import Transport", False),
         ("pool/x.py", "from .slots import Slot\nimport cli", False),
+        ("tasks/x.py", "importlib.import_module(f'.{place}', __name__)\nimportlib.import_module('.app')", False),
     ],
 )
 def test_the_check_itself_sees_wrong_arrows_and_only_those(path: str, text: str, wrong: bool) -> None:
