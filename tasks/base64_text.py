@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import binascii
 import sys
+from functools import partial
 
 if sys.version_info >= (3, 11):
-
-    def _strict(text: str) -> bytes:
-        return binascii.a2b_base64(text, strict_mode=True)
-
+    _strict = partial(binascii.a2b_base64, strict_mode=True)
 else:
     import base64
 
-    def _strict(text: str) -> bytes:
-        return base64.b64decode(text, validate=True)
+    _strict = partial(base64.b64decode, validate=True)
 
 
 def from_base64(text: str) -> bytes:

@@ -156,6 +156,8 @@ def _message(
 
 def _check_identity(headers: dict[str, Any]) -> None:
     task, task_id = headers.get("task"), headers.get("id")
+    if type(task) is str and type(task_id) is str and task and task_id and task.isascii() and task_id.isascii():
+        return  # what nearly every message has
     if not _is_name(task):
         raise MessageError(MISSING_HEADER, f"header 'task' is {task!r:.80}, not the name of a task")
     if "id" not in headers:
@@ -256,7 +258,7 @@ def _parts(body: Any) -> tuple[Any, Any, Any]:
     args, kwargs, embed = body
     if type(args) not in (list, tuple) or type(kwargs) is not dict:
         raise MessageError(BAD_BODY_SHAPE, "args is not a list, or kwargs not an object")
-    if kwargs and not all(type(name) is str for name in kwargs):
+    if kwargs and set(map(type, kwargs)) != {str}:
         raise MessageError(BAD_BODY_SHAPE, "a name in kwargs is not a text")
     if embed is not None and type(embed) is not dict:
         raise MessageError(BAD_BODY_SHAPE, "embed is neither an object nor null")

@@ -49,7 +49,9 @@ def loads(data: bytes | str) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode()
-        decoder = _TYPED if _may_hold_types(text) else PLAIN
+        # Calling back into Python for every object costs more than looking for the marker first. The marker's
+        # underscores could be written as \u005f, so that spelling counts as well.
+        decoder = _TYPED if "__type__" in text or "\\u005" in text else PLAIN
         value, end = decoder.raw_decode(text)
         return value if end == len(text) else decoder.decode(text)
     except RecursionError:
@@ -67,12 +69,6 @@ def loads_plain(text: str) -> Any:
     """
     value, end = PLAIN.raw_decode(text)
     return value if end == len(text) else PLAIN.decode(text)
-
-
-def _may_hold_types(text: str) -> bool:
-    # Calling back into Python for every object costs more than looking for the marker first. The marker's
-    # underscores could be written as \u005f, so that spelling counts as well.
-    return "__type__" in text or "\\u005" in text
 
 
 def _decode_object(found: dict[str, Any]) -> Any:
