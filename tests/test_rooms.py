@@ -1,6 +1,6 @@
 """The import arrows between rooms: down only, relative, and through the door (the room's `__init__.py`).
 
-Imports inside functions, under TYPE_CHECKING and by `import_module("..room")` count as well: a room that needs to know a
+Imports inside functions, under TYPE_CHECKING and by `import_module("..room")` count too: a room that needs to know a
 type from above is drawn upside down. An import inside a function is allowed where it points down (heavy modules load
 when they are needed).
 """
