@@ -1,44 +1,15 @@
-"""For every test: a skip is a failure in CI, because a test that nobody runs protects nobody; and a real Redis."""
+"""For every test: the rules for reports (a skip fails in CI), and a real Redis."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+
 from support import RedisServer
+from support.reports import pytest_make_collect_report, pytest_runtest_makereport
 
-# Reasons for which a test may be skipped even in CI, each with what it would take to run it.
-ALLOWED_SKIPS = (
-    "needs unshare",  # PID and network namespaces: not allowed in most containers
-    "needs root",
-    "needs a user other than root",
-)
-
-
-def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip whose reason is not listed into a failure when `CI` is set."""
-    if not report.skipped or hasattr(report, "wasxfail") or not os.environ.get("CI"):
-        return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
-        report.outcome = "failed"
-        report.longrepr = f"skipped in CI for a reason that is not listed in conftest.py: {reason}"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[Any]:
-    report = yield
-    _forbid_skip(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[Any]:
-    report = yield
-    _forbid_skip(report)
-    return report
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 @pytest.fixture(scope="session")

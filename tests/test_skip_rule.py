@@ -1,9 +1,8 @@
-"""In CI a skipped test is a failure, unless conftest.py lists the reason; at home it is a skip."""
+"""In CI a skipped test is a failure, unless support/reports.py lists the reason; at home it is a skip."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+HOOKS = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 def run_pytest(folder: Path, test: str, **env: str) -> str:
-    """Run one test file under our conftest.py in an empty folder; return pytest's closing line."""
-    shutil.copy(HERE / "conftest.py", folder)
-    (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    """Run one test file under our rules in an empty folder; return pytest's closing line."""
+    (folder / "conftest.py").write_text(f"from support.reports import {', '.join(HOOKS)}\n", "utf-8")
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {HERE}\n", "utf-8")
     (folder / "test_it.py").write_text(f"import pytest\n{test}\n", "utf-8")
     outer = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "."]
