@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -40,6 +40,6 @@ class Outcome:
     busy_s: float = 0.0
     successors: Sequence[Envelope] = ()
     reason: str = ""
-    details: Mapping[str, Any] = _NOTHING
+    details: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     due: float | None = None
     others: Sequence[tuple[str, bytes]] = ()
