@@ -85,9 +85,17 @@ def __getattr__(name: str) -> Any:
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{place}", __name__), name)
+    room = importlib.import_module(f".{place}", __name__)
+    if place == "tasks":
+        room.connect_results(_result_of)
+    value = getattr(room, name)
     globals()[name] = value  # found directly from now on
     return value
+
+
+def _result_of(task_id: str, app: Any) -> Any:
+    """What sending a task returns: the results room lies above the tasks room, so they are connected here."""
+    return (globals().get("AsyncResult") or __getattr__("AsyncResult"))(task_id, app)
 
 
 def __dir__() -> list[str]:

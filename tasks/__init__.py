@@ -14,19 +14,24 @@ if TYPE_CHECKING:
     from .canvas import Signature as Signature
     from .canvas import chain as chain
     from .canvas import signature as signature
+    from .codec import identify as identify
     from .context import Context as Context
     from .context import current_task as current_task
+    from .context import running_context as running_context
     from .current import current_app as current_app
     from .current import shared_task as shared_task
     from .eager import EagerResult as EagerResult
     from .execute import TaskExecutor as TaskExecutor
+    from .handles import connect_results as connect_results
     from .loader import find_app as find_app
     from .logs import get_task_logger as get_task_logger
     from .lost import lost_outcome as lost_outcome
+    from .moments import parse_datetime as parse_datetime
     from .outcome import Action as Action
     from .outcome import Outcome as Outcome
     from .task import Task as Task
     from .typed_json import EncodeError as EncodeError
+    from .typed_json import loads as loads
 
 _PLACES: Final = {
     "Action": "outcome",
@@ -39,11 +44,16 @@ _PLACES: Final = {
     "Task": "task",
     "TaskExecutor": "execute",
     "chain": "canvas",
+    "connect_results": "handles",
     "current_app": "current",
     "current_task": "context",
     "find_app": "loader",
     "get_task_logger": "logs",
+    "identify": "codec",
+    "loads": "typed_json",
     "lost_outcome": "lost",
+    "parse_datetime": "moments",
+    "running_context": "context",
     "shared_task": "current",
     "signature": "canvas",
 }

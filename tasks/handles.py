@@ -1,12 +1,12 @@
 """What a call returns: the promise of a result. The results room's AsyncResult and an eager run's EagerResult keep it.
 
-The results room lies above this one, so its class is fetched when the first result is asked for, by name. This is the
-one place in the room that reaches upwards; everything else sees only the protocol.
+The results room lies above this one. The package's root, which lies above both, connects them (`connect_results`)
+when it hands out the first name of this room; so nothing here reaches upwards.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -64,7 +64,27 @@ class ResultHandle(Protocol[R_co]):
         ...
 
 
+class _Unconnected:
+    """Stands for a result where nobody has connected the results room: inside the package's own commands."""
+
+    def __init__(self, task_id: str) -> None:
+        self.id = task_id
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name} of task {self.id}: results are there for an App that was imported from qworker")
+
+
+_make_handle: Callable[[str, App], ResultHandle[Any]] | None = None
+
+
+def connect_results(make_handle: Callable[[str, App], ResultHandle[Any]]) -> None:
+    """Say how the handle of a result is made. Called once, by the root of the package."""
+    global _make_handle
+    _make_handle = make_handle
+
+
 def handle_for(app: App, task_id: str) -> ResultHandle[Any]:
-    """Return the AsyncResult of `task_id`."""
-    room = importlib.import_module("..results.asyncresult", __package__)
-    return cast("ResultHandle[Any]", room.AsyncResult(task_id, app))
+    """Return the handle of the result of `task_id`."""
+    if _make_handle is None:
+        return cast("ResultHandle[Any]", _Unconnected(task_id))
+    return _make_handle(task_id, app)

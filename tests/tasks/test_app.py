@@ -167,3 +167,13 @@ def test_discovered_task_modules_are_imported_by_the_worker(tmp_path: Path, monk
     assert "discovered" in app.tasks
     with pytest.raises(ConfigError, match="no_such_package"):
         app.autodiscover_tasks(["no_such_package"])
+
+
+def test_what_a_call_returns_is_an_async_result_without_loading_results_before(tmp_path: Path) -> None:
+    code = (
+        "import sys, qworker\n"
+        f"app = qworker.App('t', broker='sqlite:///{tmp_path}/q.db')\n"
+        "assert 'qworker.results' not in sys.modules\n"
+        "print(type(app.send_task('x', task_id='i')).__name__, app.AsyncResult('j').id)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["AsyncResult", "j"]
