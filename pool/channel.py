@@ -12,9 +12,10 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_exit, pack_record
+from .wire import PACKET, PACKET_BYTES, RECORD, SAYINGS, Say, Tell, Work, pack_exit, pack_record
 
 _READ_AT_ONCE: Final = 256 * 1024
+_WORK_BYTES: Final = 212_992
 
 
 class Channel:
@@ -25,6 +26,8 @@ class Channel:
         self.serial = serial
         self._work, self._work_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._talk, self._talk_end = socket.socketpair()
+        # Room for about 180 packets of a kilobyte (Linux doubles the number and counts 2.3 KB for each).
+        self._work.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WORK_BYTES)
         for end in (self._work, self._talk):  # not the child's ends: the flag would be shared with the child
             end.setblocking(False)
         self._incoming = bytearray()
@@ -105,7 +108,7 @@ class Channel:
                     break
                 payload = bytes(incoming[at + RECORD.size : end])
                 at = end
-                yield Say(kind), seq, payload
+                yield SAYINGS[kind], seq, payload
         finally:
             del incoming[:at]
         if gone:

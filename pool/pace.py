@@ -10,10 +10,10 @@ from typing import Final
 
 #: Work queued in one child's channel: long enough to hide a turn of the consumer, short enough to take back at once.
 CHANNEL_S: Final = 0.010
-MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 128
 #: Work held per child in all: hides one round trip to the broker.
 WINDOW_S: Final = 0.050
-MAX_WINDOW: Final = 256
+MAX_WINDOW: Final = 512
 #: What a message costs a child besides the task itself; keeps the division sane for empty tasks.
 _FLOOR_S: Final = 20e-6
 

@@ -61,6 +61,11 @@ class Tell(IntEnum):
     PAYLOAD = 3
 
 
+#: By number, because looking up an enum member by calling its class costs 0.4 µs, twice a message.
+_ACTIONS: Final = tuple(Action)
+SAYINGS: Final = (Say.READY, *Say)  # kinds count from 1
+_TASK: Final = int(Work.TASK)
+_DONE: Final = int(Say.DONE)
 _HAS_RESULT: Final = 1
 _IS_SUCCESS: Final = 2
 
@@ -69,7 +74,7 @@ def pack_task(seq: int, crashes: int, queue: bytes, raw: bytes) -> bytes:
     """The work packet for one message; LARGE when the envelope must travel over talk."""
     if len(raw) > LARGE_BYTES:
         return PACKET.pack(Work.LARGE, seq, min(crashes, 65535), len(queue)) + queue
-    return PACKET.pack(Work.TASK, seq, min(crashes, 65535), len(queue)) + queue + raw
+    return PACKET.pack(_TASK, seq, crashes if crashes < 65535 else 65535, len(queue)) + queue + raw
 
 
 def pack_exit() -> bytes:
@@ -91,7 +96,7 @@ def pack_outcome(seq: int, outcome: Outcome) -> bytes:
     body = meta or b""
     head = DONE.pack(outcome.action, flags, outcome.busy_s, len(task_id), len(body), len(extra))
     length = len(head) + len(task_id) + len(body) + len(extra)
-    return b"".join((RECORD.pack(length, Say.DONE, seq), head, task_id, body, extra))
+    return b"".join((RECORD.pack(length, _DONE, seq), head, task_id, body, extra))
 
 
 def unpack_outcome(payload: memoryview | bytes) -> Outcome:
@@ -101,7 +106,7 @@ def unpack_outcome(payload: memoryview | bytes) -> Outcome:
     task_id = str(payload[start : start + id_length], "utf-8", "surrogatepass")
     start += id_length
     meta = bytes(payload[start : start + meta_length]) if flags & _HAS_RESULT else None
-    outcome = Outcome(Action(action), task_id, meta, bool(flags & _IS_SUCCESS), busy_s)
+    outcome = Outcome(_ACTIONS[action], task_id, meta, bool(flags & _IS_SUCCESS), busy_s)
     if extra_length:
         start += meta_length
         _unpack_extra(outcome, bytes(payload[start : start + extra_length]))
@@ -127,7 +132,7 @@ def _is_rare(outcome: Outcome) -> bool:
 def _pack_extra(outcome: Outcome) -> bytes:
     successors = [(e.queue, e.raw.decode(), e.priority, e.due) for e in outcome.successors]
     others = [(task_id, meta.decode()) for task_id, meta in outcome.others]
-    extra = {"next": successors, "reason": outcome.reason, "details": outcome.details, "due": outcome.due, "others": others}
+    extra = {"next": successors, "reason": outcome.reason, "details": dict(outcome.details), "due": outcome.due, "others": others}
     return json.dumps(extra, default=repr).encode()
 
 
