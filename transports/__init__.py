@@ -18,7 +18,7 @@ from .base import (
 from .registry import open_transport
 
 if TYPE_CHECKING:
-    from .redis_link import Command, Link
+    from .redis_link import Command, Link, refusal
     from .redis_url import Endpoint, read_url
 
 __all__ = [
@@ -36,10 +36,17 @@ __all__ = [
     "Transport",
     "open_transport",
     "read_url",
+    "refusal",
 ]
 
 # The connection to Redis, for the result store: loaded when it is asked for.
-_LAZY = {"Command": "redis_link", "Link": "redis_link", "Endpoint": "redis_url", "read_url": "redis_url"}
+_LAZY = {
+    "Command": "redis_link",
+    "Endpoint": "redis_url",
+    "Link": "redis_link",
+    "read_url": "redis_url",
+    "refusal": "redis_link",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -101,6 +101,8 @@ class Link:
         Asks the kernel after a second of silence and the server after `health_check_interval`. Nothing is lost by a no.
         """
         idle_s = now - self._used_at
+        if self._socket.fileno() < 0:
+            return False
         if idle_s < 1.0:
             return True
         if self._is_closed_by_peer():
@@ -290,4 +292,6 @@ def _unreachable(error: Exception, shown: str, timeout_s: float) -> TransportErr
 
 def _plain(error: Exception) -> str:
     """The reason in words, without the errno that people do not read."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    file = getattr(error, "filename", None)  # of a socket, or of a certificate
+    return f"{reason}: {file}" if file else reason

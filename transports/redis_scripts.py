@@ -25,6 +25,7 @@ def _load(name: str) -> Script:
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
+JOIN: Final = _load("join")
 CLAIM: Final = _load("claim")
 ACK: Final = _load("ack")
 REQUEUE: Final = _load("requeue")

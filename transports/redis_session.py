@@ -17,7 +17,7 @@ import hiredis
 
 from ..core.errors import TransportError
 from .redis_link import Command, Link, is_wrong_server, refusal
-from .redis_scripts import LEAVE, Script
+from .redis_scripts import JOIN, LEAVE, Script
 from .redis_url import Endpoint
 
 logger = logging.getLogger("qworker.transports.redis")
@@ -45,7 +45,6 @@ class Session:
         self._wake_asked_at: float | None = None
         self._pid = 0
         prefix = options.get("global_keyprefix", "")
-        self._prefix = prefix
         # PUBLISH reaches every database of a server, so the channel's name holds the number.
         self._channel = f"{prefix}qworker:due:{endpoint.db}"
         unacked = prefix + options.get("unacked_key", "unacked")
@@ -61,7 +60,7 @@ class Session:
         self._link = Link(self._endpoint)
         try:
             if self._owner:
-                self._take_the_lease(self._link)
+                self.run(JOIN, (), (self.token, self.lease_ms))
                 self._wake = self._open_wake(self._link)
         except BaseException:
             self.drop()
@@ -123,11 +122,6 @@ class Session:
         elif now - self._wake_asked_at > self._endpoint.timeout_s and not wake.has_arrived():
             self.drop()
             raise TransportError(f"{self.shown}: the connection that wakes this worker is dead")
-
-    def _take_the_lease(self, link: Link) -> None:
-        own = f"{self._prefix}qworker:"
-        take: Command = ("SET", f"{own}lease:{self._owner}", self.token, "PX", self.lease_ms)
-        self._checked(link.call(take, ("SADD", f"{own}owners", self._owner)))
 
     def _open_wake(self, link: Link) -> Link | None:
         """Open the connection that wakes us. None when the server or the user's rights do not allow it."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.brokers import Broker, InMemory, InRedis, InSqlite, OpenTransport
-from support.redis_server import RedisServer, all_redis, newest_redis, version_of
 
 from qworker.transports import Transport
+
+from support.brokers import Broker, InMemory, InRedis, InSqlite, OpenTransport
+from support.redis_server import RedisServer, all_redis, newest_redis, version_of
 
 REDIS = {f"redis-{'.'.join(map(str, version_of(executable)[:2]))}": executable for executable in all_redis()}
 KINDS = ["memory", "sqlite", *(REDIS or ["redis"])]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from qworker.transports import Envelope, Transport
+
 from support.brokers import Broker, soon, wait_for_due
 from support.messages import STRANGE, envelope, envelopes, numbers_of
 from support.waiting import wait_until
-
-from qworker.transports import Envelope, Transport
 
 
 def test_a_delayed_message_is_not_delivered_before_its_time(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from qworker.transports import Ack, Envelope, Transport
+
 from support.brokers import Broker, OpenTransport, wait_for_recovery
 from support.messages import STRANGE, envelope, envelopes, numbers_of
 from support.waiting import wait_until
-
-from qworker.transports import Ack, Envelope, Transport
 
 
 def test_a_dead_owner_s_messages_come_back_to_the_front_in_their_order(
@@ -32,10 +32,10 @@ def test_recovered_bytes_are_untouched(producer: Transport, open_on: OpenTranspo
 
 
 def test_an_owner_that_renews_keeps_what_it_holds(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
-    living = open_on("living/1", lease_s=0.4)
+    living = open_on("living/1", lease_s=0.2)
     producer.publish(envelopes(2))
     taken = living.reserve(["hipri"], 2)
-    end = time.monotonic() + 1.2
+    end = time.monotonic() + 0.6
     while time.monotonic() < end:
         assert list(living.extend(taken).lost) == []
         assert ours.maintain().recovered == 0
@@ -67,8 +67,10 @@ def test_an_owner_does_not_take_from_itself_after_a_pause(producer: Transport, o
 
 def test_the_lease_time_out_of_the_options_wins(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
     producer.publish(envelopes(1))
-    doomed = open_on("doomed/1", lease_s=0.05) if "Memory" in type(ours).__name__ else open_on(
-        "doomed/1", lease_timeout=0.05
+    doomed = (
+        open_on("doomed/1", lease_s=0.05)
+        if "Memory" in type(ours).__name__
+        else open_on("doomed/1", lease_timeout=0.05)
     )
     doomed.reserve(["hipri"], 1)
     wait_for_recovery(ours, 1)
@@ -121,3 +123,14 @@ def test_what_an_owner_holds_when_it_leaves_comes_back_after_its_lease(
     assert ours.reserve(["hipri"], 1) == []
     wait_for_recovery(ours, 1)
     assert numbers_of(ours.reserve(["hipri"], 1)) == [0]
+
+
+def test_reserving_renews_the_lease(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
+    slow = open_on("slow/1", lease_s=0.5)
+    producer.publish(envelopes(1))
+    time.sleep(0.7)
+    assert len(slow.reserve(["hipri"], 1)) == 1
+    end = time.monotonic() + 0.25
+    while time.monotonic() < end:
+        assert ours.maintain().recovered == 0
+        time.sleep(0.02)

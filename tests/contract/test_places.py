@@ -6,13 +6,22 @@ import time
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from support.brokers import Broker
-from support.messages import STRANGE, raw_message
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from qworker.transports import Ack, Delivery, Envelope, Rejection, Transport
+
+from support.brokers import Broker
+from support.messages import STRANGE, raw_message
 
 QUEUES = ["a", "b"]
 OWNERS = ["ours/1", "theirs/1"]
@@ -26,8 +35,8 @@ some_priority = st.sampled_from([0, 3, 9])
 class Places(RuleBasedStateMachine):
     """Two owners and a producer do everything that the contract allows, late and repeated calls included.
 
-    `alive` counts the envelopes that must be somewhere; `receipts` are all deliveries ever made, of which `open` are not settled
-    as far as their owner knows.
+    `alive` counts the envelopes that must be somewhere; `receipts` are all deliveries ever made, of which `open` are
+    not settled as far as their owner knows.
     """
 
     broker: Broker  # set by the test, one for each example
@@ -147,6 +156,15 @@ class Places(RuleBasedStateMachine):
 
 
 def test_every_message_is_in_exactly_one_place(broker: Broker) -> None:
+    explore(broker, max_examples=12)
+
+
+@pytest.mark.long
+def test_every_message_is_in_exactly_one_place_after_many_tries(broker: Broker) -> None:
+    explore(broker, max_examples=500)
+
+
+def explore(broker: Broker, max_examples: int) -> None:
     class OnThisBroker(Places):
         def __init__(self) -> None:
             super().__init__()
@@ -156,10 +174,10 @@ def test_every_message_is_in_exactly_one_place(broker: Broker) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         OnThisBroker,
         settings=settings(
-            max_examples=25,
+            max_examples=max_examples,
             stateful_step_count=40,
             deadline=None,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
-

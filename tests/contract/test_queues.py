@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.brokers import Broker, OpenTransport
-from support.messages import STRANGE, envelope, envelopes, number_of, numbers_of
 
 from qworker.transports import Envelope, Transport
+
+from support.brokers import Broker, OpenTransport
+from support.messages import STRANGE, envelope, envelopes, number_of, numbers_of
 
 
 def test_messages_come_out_in_the_order_in_which_they_went_in(producer: Transport, ours: Transport) -> None:
@@ -147,7 +148,7 @@ def test_one_reserve_does_not_fill_the_memory_with_large_messages(producer: Tran
 
 
 def test_queue_names_may_hold_anything(producer: Transport, ours: Transport) -> None:
-    names = ["with space", 'quo"te', "new\nline", "back\\slash", "ünïcode", "colon:0:5:x", "a, \"\", \"b"]
+    names = ["with space", 'quo"te', "new\nline", "back\\slash", "ünïcode", "colon:0:5:x", 'a, "", "b']
     producer.publish([envelope(number, name) for number, name in enumerate(names)])
     taken = ours.reserve(names, 100)
     assert {delivery.queue: number_of(delivery.raw) for delivery in taken} == {n: i for i, n in enumerate(names)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.brokers import Broker, OpenTransport, soon, wait_for_due, wait_for_recovery
-from support.messages import STRANGE, envelope, envelopes, numbers_of
 
 from qworker.transports import Ack, Delivery, Envelope, Rejection, Transport
+
+from support.brokers import Broker, OpenTransport, soon, wait_for_due, wait_for_recovery
+from support.messages import STRANGE, envelope, envelopes, numbers_of
 
 
 def held_by(transport: Transport) -> list[int]:

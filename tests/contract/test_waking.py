@@ -6,10 +6,11 @@ import select
 import time
 
 import pytest
-from support.brokers import OpenTransport
-from support.messages import envelope, envelopes, numbers_of
 
 from qworker.transports import Ack, Transport
+
+from support.brokers import OpenTransport
+from support.messages import envelope, envelopes, numbers_of
 
 LIMIT_S = 5.0
 
@@ -36,9 +37,7 @@ def arm(transport: Transport, queues: list[str]) -> None:
 @pytest.mark.parametrize(
     ("queue", "priority"), [("a", 0), ("a", 9), ("b", 0), ("b", 3)], ids=["first", "last step", "second", "middle"]
 )
-def test_a_message_on_any_of_the_queues_wakes(
-    producer: Transport, ours: Transport, queue: str, priority: int
-) -> None:
+def test_a_message_on_any_of_the_queues_wakes(producer: Transport, ours: Transport, queue: str, priority: int) -> None:
     arm(ours, ["a", "b"])
     assert is_silent(ours)
     producer.publish([envelope(1, queue, priority=priority)])

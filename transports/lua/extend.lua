@@ -3,6 +3,7 @@
 -- ARGV: 6 session, 7 lease in ms, 8… the tags that the caller believes to hold. Returns those that it does not hold
 -- any more.
 
+go_on_when_full()
 local session, lease_ms = ARGV[6], ARGV[7]
 local current = call('GET', LEASE)
 if current and current ~= session then

@@ -1,0 +1,60 @@
+"""A TLS endpoint in front of a plain server: redis-server is not built with TLS everywhere."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from pathlib import Path
+from types import TracebackType
+
+FOLDER = Path(__file__).with_name("tls")
+
+
+class TlsFront:
+    """Accepts TLS connections for localhost and forwards them, one thread for each. A context manager."""
+
+    def __init__(self, port: int, *, wants_client_certificate: bool = False) -> None:
+        self._target = port
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(FOLDER / "server.pem", FOLDER / "server.key")
+        if wants_client_certificate:
+            self._context.load_verify_locations(FOLDER / "ca.pem")
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> TlsFront:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            try:
+                with self._context.wrap_socket(client, server_side=True) as secure:
+                    _forward(secure, server)
+            except OSError:  # also a refused handshake, which is what the test wants
+                pass
+
+
+def _forward(secure: ssl.SSLSocket, server: socket.socket) -> None:
+    while True:
+        readable = [secure] if secure.pending() else select.select([secure, server], [], [])[0]
+        for source in readable:
+            data = source.recv(65536)
+            if not data:
+                return
+            (server if source is secure else secure).sendall(data)

@@ -1,0 +1,286 @@
+"""Connections to Redis: time-outs, outages, forks, and what people are told about them."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from qworker.core.errors import TransportError
+from qworker.transports import Ack, open_transport
+
+from support import RedisServer
+from support.messages import envelope, envelopes, numbers_of
+from support.proxy import Proxy
+from support.redis_server import free_port
+from support.waiting import wait_until
+
+Open = Callable[..., Any]
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    url = f"redis://shop:s3cret@127.0.0.1:{free_port()}/0"
+    with pytest.raises(TransportError, match="cannot be reached: Connection refused") as caught:
+        open_transport(url).connect()
+    assert "127.0.0.1" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_wrong_password_is_said_to_be_one(own_server: RedisServer) -> None:
+    with own_server.client() as behind:
+        behind.config_set("requirepass", "right")
+    with pytest.raises(TransportError, match="wrong") as caught:
+        open_transport(own_server.url.replace("//", "//:wr0ng@")).connect()
+    assert "wr0ng" not in str(caught.value)
+    with pytest.raises(TransportError, match="wants a password"):
+        open_transport(own_server.url).connect()
+    transport = open_transport(own_server.url.replace("//", "//:right@"))
+    transport.publish(envelopes(1))
+    transport.close()
+
+
+def test_user_database_and_client_name_come_from_url_and_options(own_server: RedisServer) -> None:
+    with own_server.client() as behind:
+        behind.acl_setuser("sh@p", enabled=True, passwords=["+p:w/d"], keys=["*"], channels=["*"], commands=["+@all"])
+        url = own_server.url.replace("//", "//sh%40p:p%3Aw%2Fd@").removesuffix("0") + "3"
+        transport = open_transport(url, options={"client_name": "me"}, owner="w/1")
+        transport.connect()
+        clients = [client for client in behind.client_list() if client["name"] == "me"]
+        assert [(client["user"], client["db"]) for client in clients] == [("sh@p", "3")] * 2
+        transport.close()
+
+
+def test_a_server_that_does_not_answer_costs_the_time_out_and_no_more(
+    own_server: RedisServer, open_redis: Open
+) -> None:
+    ours = open_redis("w/1", url=own_server.url, socket_timeout=0.3)
+    own_server.freeze()
+    try:
+        before = time.monotonic()
+        with pytest.raises(TransportError, match=r"did not answer within 0\.3 s"):
+            ours.reserve(["hipri"], 1)
+        assert 0.25 < time.monotonic() - before < 3
+    finally:
+        own_server.thaw()
+    ours.connect()
+    assert ours.reserve(["hipri"], 1) == []
+
+
+def test_a_reply_that_trickles_in_ends_in_a_time_out() -> None:
+    """One byte now and then keeps a socket's own time-out from ever firing."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+
+    def trickle() -> None:
+        client, _ = listener.accept()
+        try:
+            client.sendall(b"$1000\r\n")
+            while True:
+                client.sendall(b"x")
+                time.sleep(0.05)
+        except OSError:
+            client.close()
+
+    threading.Thread(target=trickle, daemon=True).start()
+    before = time.monotonic()
+    with pytest.raises(TransportError, match="did not answer"):
+        open_transport(url, options={"socket_timeout": 0.4}).connect()
+    assert time.monotonic() - before < 3
+    listener.close()
+
+
+def test_something_else_than_redis_is_no_broker() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        client, _ = listener.accept()
+        client.recv(100)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        client.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    with pytest.raises(TransportError, match="cannot be reached"):
+        open_transport(f"redis://127.0.0.1:{listener.getsockname()[1]}/0").connect()
+    listener.close()
+
+
+def test_a_producer_does_not_notice_that_its_idle_connection_was_closed(open_redis: Open, behind: redis.Redis) -> None:
+    producer = open_redis(client_name="idle")
+    producer.publish(envelopes(1))
+    kill_clients(behind, "idle")
+    time.sleep(1.1)  # a connection that was used a moment ago is not asked
+    producer.publish(envelopes(1))
+    assert producer.depths(["hipri"]) == {"hipri": 2}
+
+
+def test_a_producer_survives_a_firewall_that_forgot_its_connection(open_redis: Open, proxy: Proxy) -> None:
+    producer = open_redis(url=proxy.url, health_check_interval=1.0, socket_timeout=0.3)
+    producer.publish(envelopes(1))
+    proxy.is_black_hole = True
+    time.sleep(1.1)
+    threading.Timer(0.1, setattr, (proxy, "is_black_hole", False)).start()
+    producer.publish(envelopes(1))
+    assert producer.depths(["hipri"]) == {"hipri": 2}
+
+
+def test_a_lost_reply_of_an_ack_is_an_error_and_its_repetition_harmless(open_redis: Open, proxy: Proxy) -> None:
+    ours = open_redis("w/1", url=proxy.url, socket_timeout=0.3)
+    ours.publish(envelopes(1))
+    acks = [Ack(delivery, [envelope(1, "next")]) for delivery in ours.reserve(["hipri"], 1)]
+    ours.ack([])  # the server knows the script now
+    proxy.swallows_replies = True
+    with pytest.raises(TransportError):
+        ours.ack(acks)
+    proxy.swallows_replies = False
+    ours.connect()
+    assert list(ours.ack(acks).lost) == [acks[0].delivery.tag]
+    assert ours.depths(["next"]) == {"next": 1}
+
+
+def test_a_lost_reply_of_a_reserve_is_recalled(open_redis: Open, proxy: Proxy) -> None:
+    ours = open_redis("w/1", url=proxy.url, socket_timeout=0.3)
+    assert ours.reserve(["hipri"], 1) == []  # the server knows the script now
+    ours.publish(envelopes(3))
+    proxy.swallows_replies = True
+    with pytest.raises(TransportError):
+        ours.reserve(["hipri"], 2)
+    proxy.swallows_replies = False
+    ours.connect()
+    assert numbers_of(ours.recall(())) == [0, 1]
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [2]
+
+
+def test_a_cut_connection_is_an_error_and_then_made_anew(open_redis: Open, proxy: Proxy) -> None:
+    ours = open_redis("w/1", url=proxy.url)
+    proxy.cut()
+    with pytest.raises(TransportError, match="cannot be reached"):
+        ours.maintain()
+    assert ours.maintain().moved == 0
+
+
+def test_a_broken_wake_up_connection_is_noticed_at_once(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    subscribed = [client["id"] for client in behind.client_list() if int(client["sub"])]
+    behind.client_kill_filter(_id=subscribed[0])
+    assert select.select([ours.wake_fd()], [], [], 5)[0]
+    with pytest.raises(TransportError, match="closed the connection"):
+        ours.drain_wake()
+    ours.connect()
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    ours.publish(envelopes(1))
+    assert select.select([ours.wake_fd()], [], [], 5)[0]
+
+
+def test_a_wake_up_connection_that_only_seems_open_is_found_out(open_redis: Open, proxy: Proxy) -> None:
+    """It would leave the worker deaf: no wake-up ever comes, and no error either."""
+    ours = open_redis("w/1", url=proxy.url, health_check_interval=0.1, socket_timeout=0.2)
+    ours.maintain()
+    proxy.deafen(b"SUBSCRIBE")
+
+    def found_out() -> bool:
+        try:
+            ours.maintain()
+        except TransportError as error:
+            return "is dead" in str(error)
+        return False
+
+    wait_until(found_out, "the dead connection is noticed", 5)
+
+
+def test_a_living_wake_up_connection_passes_its_check(open_redis: Open) -> None:
+    ours = open_redis("w/1", health_check_interval=0.05, socket_timeout=0.2)
+    end = time.monotonic() + 0.8
+    while time.monotonic() < end:
+        ours.maintain()
+        if select.select([ours.wake_fd()], [], [], 0.02)[0]:
+            ours.drain_wake()
+
+
+def test_a_forked_child_uses_a_connection_of_its_own(open_redis: Open) -> None:
+    producer = open_redis()
+    producer.publish(envelopes(1))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            producer.publish(envelopes(1, start=1))
+            producer.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    producer.publish(envelopes(1, start=2))
+    assert numbers_of(open_redis("w/1").reserve(["hipri"], 9)) == [0, 1, 2]
+
+
+def test_an_exception_in_the_middle_of_a_call_does_not_shift_the_replies(
+    own_server: RedisServer, open_redis: Open
+) -> None:
+    """The reply that was not read must not be taken for that of the next call."""
+
+    class Cut(BaseException):
+        pass
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    producer = open_redis(url=own_server.url)
+    producer.publish([*envelopes(3, "a"), *envelopes(5, "b")])
+    previous = signal.signal(signal.SIGALRM, cut)
+    own_server.freeze()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Cut):
+            producer.depths(["a"])
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        own_server.thaw()
+    assert producer.depths(["b"]) == {"b": 5}
+
+
+def test_a_restarted_server_is_found_again(own_server: RedisServer, open_redis: Open) -> None:
+    ours = open_redis("w/1", url=own_server.url)
+    own_server.stop()
+    with pytest.raises(TransportError):
+        ours.reserve(["hipri"], 1)
+    with pytest.raises(TransportError, match="refused"):
+        ours.connect()
+    own_server.start()
+    ours.connect()
+    ours.publish(envelopes(1))
+    assert numbers_of(ours.reserve(["hipri"], 1)) == [0]
+
+
+def test_a_closed_transport_says_nothing_and_takes_no_time(own_server: RedisServer, open_redis: Open) -> None:
+    ours = open_redis("w/1", url=own_server.url)
+    own_server.stop()
+    before = time.monotonic()
+    ours.close()
+    ours.close()
+    assert time.monotonic() - before < 1
+
+
+def test_a_unix_socket_works(tmp_path: Path, open_redis: Open) -> None:
+    path = tmp_path / "redis.sock"
+    with RedisServer("--unixsocket", str(path)):
+        ours = open_redis("w/1", url=f"redis+socket://{path}?virtual_host=2")
+        ours.publish(envelopes(1))
+        wait_until(lambda: ours.depths(["hipri"])["hipri"], "the message is there")
+        with redis.Redis(unix_socket_path=str(path), db=2) as behind:
+            assert behind.llen("hipri") == 1
+
+
+def kill_clients(behind: redis.Redis, name: str) -> None:
+    for client in behind.client_list():
+        if client["name"] == name:
+            behind.client_kill_filter(_id=client["id"])

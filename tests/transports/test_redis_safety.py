@@ -1,0 +1,202 @@
+"""What only Redis can do to us: keys of the wrong type, full memory, flushed scripts, rights, late commands."""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from qworker.core.errors import LeaseLost, TransportError
+from qworker.transports import Ack, Rejection
+
+from support import RedisServer
+from support.brokers import soon, wait_for_due, wait_for_recovery
+from support.messages import envelope, envelopes, numbers_of
+from support.proxy import Proxy
+from support.waiting import wait_until
+
+Open = Callable[..., Any]
+
+
+def test_a_successor_for_a_key_that_is_no_list_becomes_a_dead_letter(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    behind.set("taken", "by somebody else")
+    ours.publish(envelopes(1))
+    (delivery,) = ours.reserve(["hipri"], 1)
+    assert ours.ack([Ack(delivery, [envelope(7, "taken"), envelope(8, "next")])]).done == 1
+    (letter,) = ours.dead_letters()
+    assert (numbers_of([letter]), letter.reason) == ([7], "queue_unusable")
+    assert "WRONGTYPE" in letter.details["error"]
+    assert numbers_of(ours.reserve(["next"], 1)) == [8]
+
+
+def test_a_delayed_message_for_a_key_that_is_no_list_does_not_hold_up_the_others(
+    open_redis: Open, behind: redis.Redis
+) -> None:
+    ours = open_redis("w/1")
+    ours.publish([envelope(1, "taken", due=soon(0.1)), envelope(2, due=soon(0.1))])
+    behind.set("taken", "by somebody else")
+    wait_for_due(ours, 2)
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [2]
+    assert numbers_of(ours.dead_letters()) == [1]
+
+
+def test_what_cannot_go_back_to_its_list_becomes_a_dead_letter(open_redis: Open, behind: redis.Redis) -> None:
+    ours, doomed = open_redis("w/1"), open_redis("doomed/1", lease_s=0.05)
+    ours.publish(envelopes(2))
+    (first,) = ours.reserve(["hipri"], 1)
+    doomed.reserve(["hipri"], 1)
+    behind.set("hipri", "a string now")
+    assert ours.requeue([first]).done == 1
+    wait_for_recovery(ours, 1)
+    assert sorted(numbers_of(ours.dead_letters())) == [0, 1]
+
+
+def test_publishing_to_a_key_that_is_no_list_is_an_error(open_redis: Open, behind: redis.Redis) -> None:
+    behind.set("taken", "by somebody else")
+    producer = open_redis()
+    with pytest.raises(TransportError, match="WRONGTYPE"):
+        producer.publish([envelope(1, "taken")])
+    producer.publish([envelope(2)])
+    assert producer.depths(["hipri"]) == {"hipri": 1}
+
+
+def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisServer, open_redis: Open) -> None:
+    ours = open_redis("w/1", url=own_server.url)
+    ours.publish(envelopes(20))
+    held = ours.reserve(["hipri"], 10)
+    with own_server.client() as behind:
+        behind.config_set("maxmemory", "100kb")  # it uses more than that when it is empty
+    with pytest.raises(TransportError, match="its memory is full"):
+        ours.publish(envelopes(1))
+    with pytest.raises(TransportError, match="its memory is full"):
+        ours.publish([envelope(1, due=4e9)])
+    held += ours.reserve(["hipri"], 10)
+    assert len(held) == 20
+    assert ours.extend(held).done == 20
+    assert ours.ack([Ack(held[0], [envelope(99)])]).done == 1
+    assert ours.requeue(held[1:2]).done == 1
+    assert ours.reject([Rejection(held[2], "unknown_task")]).done == 1
+    assert ours.ack([Ack(delivery) for delivery in held[3:]]).done == 17
+    assert ours.depths(["hipri"]) == {"hipri": 2}
+
+
+def test_flushed_scripts_are_loaded_again(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    ours.publish(envelopes(2))
+    for _ in range(2):
+        behind.script_flush()
+        (delivery,) = ours.reserve(["hipri"], 1, arm=True)
+        behind.script_flush()
+        assert ours.ack([Ack(delivery)]).done == 1
+
+
+def test_a_connection_that_its_owner_has_given_up_takes_nothing(open_redis: Open) -> None:
+    old = open_redis("w/1")
+    old.publish(envelopes(1))
+    new = open_redis("w/1")
+    with pytest.raises(LeaseLost):
+        old.reserve(["hipri"], 1)
+    assert numbers_of(new.reserve(["hipri"], 1)) == [0]
+
+
+def test_a_late_renewal_of_an_old_connection_does_not_silence_the_new_one(open_redis: Open) -> None:
+    old = open_redis("w/1")
+    old.publish(envelopes(1))
+    new = open_redis("w/1")
+    old.extend([])
+    assert numbers_of(new.reserve(["hipri"], 1)) == [0]
+
+
+def test_after_a_reconnect_the_owner_settles_what_it_took_before(open_redis: Open) -> None:
+    ours = open_redis("w/1")
+    ours.publish(envelopes(3))
+    taken = ours.reserve(["hipri"], 2)
+    ours.connect()
+    assert ours.ack([Ack(delivery) for delivery in taken]).done == 2
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [2]
+
+
+def test_messages_taken_by_two_connections_of_a_dead_owner_come_back_in_order(open_redis: Open) -> None:
+    doomed = open_redis("doomed/1", lease_s=0.2)
+    doomed.publish(envelopes(6))
+    doomed.reserve(["hipri"], 3)
+    doomed.connect()
+    doomed.reserve(["hipri"], 2)
+    ours = open_redis("w/1")
+    wait_for_recovery(ours, 5)
+    assert numbers_of(ours.reserve(["hipri"], 9)) == list(range(6))
+
+
+def test_a_dead_owner_is_forgotten_with_its_last_message(open_redis: Open, behind: redis.Redis) -> None:
+    doomed = open_redis("doomed/1", lease_s=0.05)
+    doomed.publish(envelopes(1))
+    doomed.reserve(["hipri"], 1)
+    wait_for_recovery(open_redis("w/1"), 1)
+    assert behind.smembers("qworker:owners") == {b"w/1"}
+    assert behind.keys("qworker:held:*") == []
+
+
+def test_crash_counts_of_messages_that_left_another_way_end_with_their_list(
+    open_redis: Open, behind: redis.Redis
+) -> None:
+    ours = open_redis("w/1")
+    ours.publish(envelopes(2))
+    ours.requeue(ours.reserve(["hipri"], 1), crashed=True)
+    behind.rpop("hipri")  # a Celery worker takes it
+    assert behind.exists("qworker:crashes:hipri") == 1
+    assert [delivery.crashes for delivery in ours.reserve(["hipri"], 9)] == [0]
+    assert behind.exists("qworker:crashes:hipri") == 0
+
+
+def test_what_arrives_between_the_look_and_the_arming_is_found(open_redis: Open, proxy: Proxy) -> None:
+    ours, producer = open_redis("w/1", url=proxy.url), open_redis()
+    assert ours.reserve(["hipri"], 9) == []
+    proxy.interrupt_before(b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING", lambda: producer.publish(envelopes(1)))
+    assert numbers_of(ours.reserve(["hipri"], 9, arm=True)) == [0]
+
+
+def test_a_user_without_the_right_to_track_polls_instead(
+    own_server: RedisServer, open_redis: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    with own_server.client() as behind:
+        behind.acl_setuser(
+            "shop", enabled=True, passwords=["+s3cret"], keys=["*"], commands=["+@all", "-client|tracking"]
+        )
+    with caplog.at_level(logging.INFO, logger="qworker"):
+        ours = open_redis("w/1", url=own_server.url.replace("//", "//shop:s3cret@"))
+        ours.connect()
+    assert (ours.wake_fd(), ours.capabilities.idle_poll_s) == (None, 0.5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "polled twice a second" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    ours.publish(envelopes(1))
+    assert numbers_of(ours.reserve(["hipri"], 1, arm=True)) == [0]
+
+
+def test_an_idle_worker_sends_nothing(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    before = behind.info("commandstats")
+    assert select.select([ours.wake_fd()], [], [], 0.5)[0] == []
+    after = behind.info("commandstats")
+    assert {name for name in after if after[name]["calls"] != before.get(name, {}).get("calls")} <= {"cmdstat_info"}
+
+
+def test_a_wake_up_costs_one_script_and_one_message(open_redis: Open, behind: redis.Redis) -> None:
+    ours, producer = open_redis("w/1"), open_redis()
+    producer.publish(envelopes(1))
+    ours.ack([Ack(delivery) for delivery in ours.reserve(["hipri"], 9)])
+    assert ours.reserve(["hipri"], 9, arm=True) == []
+    behind.config_resetstat()
+    producer.publish(envelopes(1))
+    wait_until(lambda: select.select([ours.wake_fd()], [], [], 0.1)[0], "the worker is woken")
+    ours.drain_wake()
+    assert len(ours.reserve(["hipri"], 9)) == 1
+    stats = behind.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 1
