@@ -63,7 +63,7 @@ def _json(kind: type, word: str) -> Any:
 def _moment(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     if text is None:
         return None
-    from ..tasks.moments import parse_datetime
+    from ..tasks import parse_datetime
 
     try:
         return parse_datetime(text)

@@ -56,7 +56,8 @@ class Target:
 
     def app(self) -> App:
         """Load the application. Raises AppImportError, ConfigError, UsageError when nothing was named."""
-        from ..tasks import App, find_app
+        from .. import App
+        from ..tasks import find_app
 
         self._change_directory()
         shared = self._shared
@@ -73,7 +74,7 @@ class Target:
     def close(self) -> None:
         """Close the connections of the application that was loaded, if any."""
         if self._app is not None:
-            from ..results.client import close_store_of
+            from ..results import close_store_of
 
             self._app.close()
             close_store_of(self._app)

@@ -71,7 +71,7 @@ _COLUMNS: Final = ("queue", "id", "task", "reason", "crashes", "time")
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    from ..tasks.codec import identify
+    from ..tasks import identify
 
     who = identify(letter.raw)
     when = datetime.fromtimestamp(letter.died_at, timezone.utc).isoformat(timespec="seconds")

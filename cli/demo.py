@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import click
 
-from ..results.client import close_store_of
-from ..tasks import App
-from ..tasks.codec import identify
+from .. import App
+from ..results import close_store_of
+from ..tasks import identify
 from ..transports import open_transport
 from .demo_plan import End, Kind, arguments_of, kinds_of, mixed, notes_of, unexpected
 from .demo_show import Progress, outcome_table

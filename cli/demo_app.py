@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..tasks import App
+from .. import App
 
 app = App("demo", task_default_queue="demo")
 

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from ..core import logs
-from ..worker import run_worker
-from ..worker.options import WorkerOptions
+from ..worker import WorkerOptions, run_worker
 from .options import ineffective
 
 logger = logging.getLogger("qworker.cli")

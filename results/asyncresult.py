@@ -10,9 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..core.errors import ResultStoreError, ResultTimeout
-from ..tasks.context import running_context
-from ..tasks.moments import parse_datetime
-from ..tasks.typed_json import loads
+from ..tasks import loads, parse_datetime, running_context
 from .client import HasSettings, store_of
 from .meta import READY_STATES
 from .rebuild import rebuild

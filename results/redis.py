@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import hiredis
 
 from ..core.errors import ResultStoreError
-from ..transports.redis_link import refusal
+from ..transports import refusal
 from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
 from .meta import compress, decompress, is_ready, status_of

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from ..core.errors import ConfigError, ResultStoreError, TransportError
-from ..transports.redis_link import Command, Link
-from ..transports.redis_url import Endpoint, read_url
+from ..transports import Command, Endpoint, Link, read_url
 from .base import SettingsLike
 
 _T = TypeVar("_T")
