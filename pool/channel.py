@@ -1,8 +1,8 @@
 """The master's end of one child's channel, with exact accounting. Owned by the consumer thread.
 
-The kernel hands each work packet to exactly one reader, child or master: what `take_back` reads has not been started and
-never will be by this child. Neither direction ever blocks the master: a packet that does not fit is kept by the caller,
-and what cannot be written to talk at once waits in a buffer.
+The kernel hands each work packet to exactly one reader, child or master: what `take_back` reads has not been started
+and never will be by this child. Neither direction ever blocks the master: a packet that does not fit is kept by the
+caller, and what cannot be written to talk at once waits in a buffer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _WORK_BYTES: Final = 212_992
 
 
 class Channel:
-    """Work and talk sockets of the child in `slot`. `serial` tells this child from the slot's earlier and later ones."""
+    """Work and talk sockets of the child in `slot`.
+
+    `serial` tells this child from the slot's earlier and later ones.
+    """
 
     def __init__(self, slot: int, serial: int) -> None:
         self.slot = slot
@@ -95,7 +98,10 @@ class Channel:
             del self._outgoing[:sent]
 
     def records(self) -> Iterator[tuple[Say, int, bytes]]:
-        """Every complete record that has arrived: kind, sequence number, payload. Raises EOFError after the last one of a gone child."""
+        """Every complete record that has arrived: kind, sequence number, payload.
+
+        Raises EOFError after the last one of a gone child.
+        """
         gone = self._read()
         at = 0
         incoming = self._incoming
@@ -115,7 +121,7 @@ class Channel:
             raise EOFError(f"child {self.slot + 1} has closed its channel")
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the child says something or is gone; False when the time is over. For the burial of a dead child."""
+        """Wait until the child says something or is gone; False when the time is over."""
         return bool(select.select([self._talk], [], [], timeout_s)[0])
 
     def _read(self) -> bool:

@@ -1,7 +1,7 @@
-"""How far ahead to work, from how long tasks take: how many messages may wait in a child's channel, how many to hold in all.
+"""How far ahead to work, from how long tasks take: how many messages wait in a channel, how many are held.
 
-Pure arithmetic, owned by the consumer thread. Long tasks travel alone (nothing waits behind them); for short ones the round
-trips between master, child and broker are spread over many messages.
+Pure arithmetic, owned by the consumer thread. Long tasks travel alone (nothing waits behind them); for short ones the
+round trips between master, child and broker are spread over many messages.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """One shared record per slot: what its child runs and since when. The child writes, the master reads.
 
-A memory file that master, spawner and children map; reading costs no system call and needs no answer from a child that is
-busy in C code. Used for time limits and status.
+A memory file that master, spawner and children map; reading costs no system call and needs no answer from a child
+that is busy in C code. Used for time limits and status.
 
-The file also holds the lease horizon: a master that was stopped (SIGSTOP, a paused virtual machine) cannot take back what waits in a
-channel, so a child asks before it starts anything once that moment has passed.
+The file also holds the lease horizon: a master that was stopped (SIGSTOP, a paused virtual machine) cannot take back
+what waits in a channel, so a child asks before it starts anything once that moment has passed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class SlotTable:
         return cls(fd)
 
     def begin(self, slot: int, seq: int, started: float, text: bytes) -> None:
-        """Note that the child of `slot` starts message `seq` now. The sequence number is written last: it makes the rest valid."""
+        """Note that the child of `slot` starts message `seq` now.
+
+        The sequence number is written last: it makes the rest valid.
+        """
         at = slot * _SLOT_BYTES
         text = text[:_TEXT_BYTES]
         self._map[at : at + 8] = b"\0" * 8
@@ -73,7 +76,10 @@ class SlotTable:
         self._map[at : at + 8] = b"\0" * 8
 
     def read(self, slot: int) -> Running | None:
-        """What the child of `slot` runs, or None. A record that changes while it is read is read again by the next call."""
+        """What the child of `slot` runs, or None.
+
+        A record that changes while it is read is read again by the next call.
+        """
         at = slot * _SLOT_BYTES
         record = self._map[at : at + _SLOT_BYTES]
         seq, started, length = _RECORD.unpack_from(record)
@@ -87,7 +93,10 @@ class SlotTable:
         _LEASE.pack_into(self._map, _LEASE_AT, until)
 
     def has_lease(self) -> bool:
-        """Whether the worker's lease is certain now. A child asks before it starts a message that may have waited for long."""
+        """Whether the worker's lease is certain now.
+
+        A child asks before it starts a message that may have waited for long.
+        """
         until: float = _LEASE.unpack_from(self._map, _LEASE_AT)[0]
         return boottime() < until
 

@@ -41,7 +41,8 @@ REQUEST_BYTES = 4096
 class Boot:
     """What the spawner needs to know; pickled when the spawner is started by exec.
 
-    `load` is a top-level function that imports the application, applies the command line and returns the child's runtime.
+    `load` is a top-level function that imports the application, applies the command line and returns the child's
+    runtime.
     """
 
     load: Callable[[dict[str, Any]], Runtime]
@@ -109,7 +110,10 @@ class _Spawner:
         self._kill_all()
 
     def _kill_all(self) -> None:
-        """The master has gone: nobody waits for an outcome. What a task has started goes with its child, so that a new run elsewhere is alone."""
+        """The master has gone: nobody waits for an outcome.
+
+        What a task has started goes with its child, so that a new run elsewhere is alone.
+        """
         for pid in self._children:
             for kill in (os.killpg, os.kill):
                 try:

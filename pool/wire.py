@@ -9,8 +9,8 @@ Work packets (master → child, SOCK_SEQPACKET, one message each):
 Talk records, child → master (SOCK_STREAM): length u32 · kind u8 · seq u64 · payload (length counts the payload only).
 Talk records, master → child: the same shape with other kinds.
 
-DONE payload: action u8 · flags u8 · busy f64 (seconds) · id length u16 · meta length u32 · extra length u32 · id · meta · extra.
-`extra` is JSON and rare: successors, dead-letter reason, due time.
+DONE payload: action u8 · flags u8 · busy f64 (seconds) · id length u16 · meta length u32 · extra length u32 · id ·
+meta · extra. `extra` is JSON and rare: successors, dead-letter reason, due time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ PACKET: Final = struct.Struct("<BQHH")
 RECORD: Final = struct.Struct("<IBQ")
 DONE: Final = struct.Struct("<BBdHII")
 
-#: Above this an envelope is announced instead of sent: a few packets must fit the socket's default buffer (208 KiB on Linux).
+#: Above this an envelope is announced instead of sent: a few packets must fit the socket's default buffer (208 KiB on
+#: Linux).
 LARGE_BYTES: Final = 32 * 1024
 #: The longest work packet: header, queue name, envelope.
 PACKET_BYTES: Final = LARGE_BYTES + PACKET.size + 65536
@@ -132,7 +133,13 @@ def _is_rare(outcome: Outcome) -> bool:
 def _pack_extra(outcome: Outcome) -> bytes:
     successors = [(e.queue, e.raw.decode(), e.priority, e.due) for e in outcome.successors]
     others = [(task_id, meta.decode()) for task_id, meta in outcome.others]
-    extra = {"next": successors, "reason": outcome.reason, "details": dict(outcome.details), "due": outcome.due, "others": others}
+    extra = {
+        "next": successors,
+        "reason": outcome.reason,
+        "details": dict(outcome.details),
+        "due": outcome.due,
+        "others": others,
+    }
     return json.dumps(extra, default=repr).encode()
 
 

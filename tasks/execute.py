@@ -1,7 +1,7 @@
 """One message, from bytes to outcome: decode, check, run the task, decide what is stored and what follows.
 
-Called by a child (`pool/child.py`) for every message: the hot path of the child. Nothing here talks to the broker or the result
-store; the outcome says what is to be told to them, and the master tells it in batches.
+Called by a child (`pool/child.py`) for every message: the hot path of the child. Nothing here talks to the broker or
+the result store; the outcome says what is to be told to them, and the master tells it in batches.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ FAILED: Final = "failed"  # acks_on_failure_or_timeout=False: the message of a f
 
 
 class TaskExecutor:
-    """Prepares and runs messages with one application's tasks. Built in the spawner, used by every child after the fork."""
+    """Prepares and runs messages with one application's tasks.
+
+    Built in the spawner, used by every child after the fork.
+    """
 
     def __init__(self, app: App, node: str) -> None:
         conf = app.conf
@@ -121,7 +124,9 @@ class TaskExecutor:
 class Run:
     """One message, accepted: runs once."""
 
-    def __init__(self, executor: TaskExecutor, task: Task[..., Any], message: Message, queue: str, crashes: int) -> None:
+    def __init__(
+        self, executor: TaskExecutor, task: Task[..., Any], message: Message, queue: str, crashes: int
+    ) -> None:
         self.task = task
         self.message = message
         self.ack_first = not task.acks_late
@@ -181,7 +186,9 @@ class Run:
             outcome.meta = success_meta(message.id, value, self.fields())
         if logger.isEnabledFor(logging.INFO):
             shown = short_repr(value)
-            _say(logging.INFO, "task-succeeded", self, f"succeeded in {_seconds(runtime_s)}s: {shown}", runtime=runtime_s)
+            _say(
+                logging.INFO, "task-succeeded", self, f"succeeded in {_seconds(runtime_s)}s: {shown}", runtime=runtime_s
+            )
         if self.task.handlers:
             self._tell("on_success", value, message.id, message.args, message.kwargs)
             self._tell("after_return", "SUCCESS", value, message.id, message.args, message.kwargs, None)
@@ -195,7 +202,9 @@ class Run:
             return self._failed(error)
         cause = retry.exc or retry
         traceback = text_of(cause)
-        outcome = Outcome(Action.ACK, message.id, successors=[next_attempt(message, plan, self._executor.app, self._context)])
+        outcome = Outcome(
+            Action.ACK, message.id, successors=[next_attempt(message, plan, self._executor.app, self._context)]
+        )
         if self.stores:
             outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
         wait_s = max(0.0, plan.due - time.time())
@@ -258,5 +267,6 @@ def _say(level: int, name: str, run: Run, text: str, **pairs: Any) -> None:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f}" if value >= 1 else f"{value:.4f}".rstrip("0").rstrip(".") if value >= 0.001 else f"{value:.6f}"
-
+    return (
+        f"{value:.2f}" if value >= 1 else f"{value:.4f}".rstrip("0").rstrip(".") if value >= 0.001 else f"{value:.6f}"
+    )

@@ -14,8 +14,8 @@ from .outcome_meta import failure_meta
 def lost_outcome(raw: bytes, error: TaskError, details: Mapping[str, Any], final_tasks: Container[str]) -> Outcome:
     """Return what becomes of the message in `raw`: REQUEUE, or ACK for a task of `final_tasks`, whose crash is its failure.
 
-    `meta` says FAILURE with `error`, to be stored only if the message is not run again; it is None when the message has no usable id.
-    Never raises, whatever the bytes are.
+    `meta` says FAILURE with `error`, to be stored only if the message is not run again; it is None when the message
+    has no usable id. Never raises, whatever the bytes are.
     """
     task_id, task = identify(raw)
     outcome = Outcome(Action.ACK if task in final_tasks else Action.REQUEUE, task_id or "")

@@ -28,9 +28,10 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 class Outcome:
     """How one run ended.
 
-    `meta` is the result to store (None = store nothing), encoded; `busy_s` the time from reading the message to this outcome.
-    `successors` are published in the same step as the ack; `due` (epoch seconds) goes with PARK; `reason` and `details` with REJECT.
-    `others` are results to store for other tasks (the rest of a chain that has failed): task id and meta.
+    `meta` is the result to store (None = store nothing), encoded; `busy_s` the time from reading the message to this
+    outcome. `successors` are published in the same step as the ack; `due` (epoch seconds) goes with PARK; `reason`
+    and `details` with REJECT. `others` are results to store for other tasks (the rest of a chain that has failed):
+    task id and meta.
     """
 
     action: Action = Action.ACK

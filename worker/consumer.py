@@ -7,8 +7,8 @@ One turn, in this order:
 4. flush results and settlements when they are due;
 5. fetch into the free prefetch window, and dispatch to the children.
 
-Owns the ledger, the channels, the connections and the window. The master's main thread talks to it through the mailbox only
-and hears of it through notices. Nothing in here waits longer than a broker call's time-out.
+Owns the ledger, the channels, the connections and the window. The master's main thread talks to it through the
+mailbox only and hears of it through notices. Nothing in here waits longer than a broker call's time-out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Children's seats: who has how much to do, who gets the next message, who must give some back.
 
-Owned by the consumer thread. The channel of a child is its seat's; a seat's `load` counts packets sent and neither answered nor taken back.
+Owned by the consumer thread. The channel of a child is its seat's; a seat's `load` counts packets sent and neither
+answered nor taken back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from ..core.clock import Clock
 from ..pool import Channel, Pace, pack_task
 from .ledger import Entry, Ledger, State
 
-#: A child that has reported nothing for this long while others are idle gives back what it has not read (promise: 50 ms).
+#: A child that has reported nothing for this long while others are idle gives back what it has not read (promise: 50
+#: ms).
 STUCK_S: Final = 0.020
 
 

@@ -1,7 +1,7 @@
 """The one record of every delivery this worker holds. Owned by the consumer thread.
 
-A delivery's life: HELD → SENT → (back to HELD when it is taken back) → SETTLING → gone. `settle` may be called once per entry;
-a second call is a bug and raises, so that no message is settled twice.
+A delivery's life: HELD → SENT → (back to HELD when it is taken back) → SETTLING → gone. `settle` may be called once
+per entry; a second call is a bug and raises, so that no message is settled twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Entry:
     """One delivery and where it is. Hot path: a plain slots class.
 
     `acked` means that the broker has settled it already (at-most-once tasks are acked when they start);
-    `is_acking` that this has been asked of it; `fenced` that the broker gave it to somebody else: whatever it still does here counts for nothing.
+    `is_acking` that this has been asked of it; `fenced` that the broker gave it to somebody else: whatever it still
+    does here counts for nothing.
     """
 
     __slots__ = ("acked", "channel", "delivery", "fenced", "is_acking", "seq", "state")

@@ -146,7 +146,8 @@ class Link:
         gone = set(lost)
         fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked]
         if boottime() < self._certain_until:
-            # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was lost.
+            # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was
+            # lost.
             for entry in fenced:
                 entry.acked = entry.is_acking
             fenced = [e for e in fenced if not e.acked]

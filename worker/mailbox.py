@@ -17,7 +17,10 @@ class Letter:
 
 
 class Mailbox:
-    """Any thread posts, one thread takes. A letter is in the queue before the descriptor is written, so none is overlooked."""
+    """Any thread posts, one thread takes.
+
+    A letter is in the queue before the descriptor is written, so none is overlooked.
+    """
 
     def __init__(self) -> None:
         self._letters: deque[Letter] = deque()

@@ -60,7 +60,10 @@ class Plan:
 
 
 class Master:
-    """One worker. `plan` makes the consumer from the configuration that the spawner reports; it may raise ConfigError."""
+    """One worker.
+
+    `plan` makes the consumer from the configuration that the spawner reports; it may raise ConfigError.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ from typing import Literal
 class WorkerOptions:
     """The worker's options. None means: what the application's settings say, else the default.
 
-    `nodename` is a template (`%h` full host name, `%n` name part, `%d` domain). `prefetch_multiplier` None adapts the window to run times.
+    `nodename` is a template (`%h` full host name, `%n` name part, `%d` domain). `prefetch_multiplier` None adapts the
+    window to run times.
     """
 
     app: str

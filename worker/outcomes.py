@@ -1,6 +1,7 @@
 """What children say, turned into ledger moves and settlements. Owned by the consumer thread.
 
-Also decides what becomes of a message whose child died: interrupted is not counted, crashed is, the third crash is the last.
+Also decides what becomes of a message whose child died: interrupted is not counted, crashed is, the third crash is
+the last.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class Death:
 
 
 class Outcomes:
-    """Hears children. `pending_begins` may start when the broker has acked them (at-most-once) or confirmed that they are ours."""
+    """Hears children.
+
+    `pending_begins` may start when the broker has acked them (at-most-once) or confirmed that they are ours.
+    """
 
     def __init__(
         self,
@@ -200,7 +204,9 @@ class Outcomes:
         text = f"the child running it died of {death.cause()}"
         lost = lost_outcome(entry.delivery.raw, WorkerLostError(text), details, self._final_tasks)
         retried = not entry.acked and lost.action is Action.REQUEUE and crashes < MAX_CRASHES
-        fate = "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
+        fate = (
+            "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
+        )
         logger.error(
             "Task %s[%s] lost: %s, peak memory %s KiB, crash %d of %d, %s",
             lost.details.get("task"), lost.task_id, text, death.peak_kib, crashes, MAX_CRASHES, fate,

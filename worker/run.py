@@ -78,9 +78,7 @@ class _Builder:
         pace = Pace(conf["worker_prefetch_multiplier"], fixed=config["fixed_prefetch"])
         settler = Settler(transport, store, ledger, clock)
         final = frozenset(config["final_tasks"])
-        consumer = Consumer(
-            link, ledger, settler, pace, mailbox, clock, notify, final, burst=self._options.burst
-        )
+        consumer = Consumer(link, ledger, settler, pace, mailbox, clock, notify, final, burst=self._options.burst)
         self._greet(config, size)
         return Plan(consumer, size, soft_s=conf["worker_soft_shutdown_timeout"])
 

@@ -1,8 +1,8 @@
 """What waits to be told to the result store and the broker, and the telling, in batches. Owned by the consumer thread.
 
-Order in a flush: results, then everything for the broker. A result is therefore stored before its message is acked, and a crash
-between the two runs the task again instead of losing its result. What could not be sent stays and is sent by a later flush;
-the transport makes repeats harmless.
+Order in a flush: results, then everything for the broker. A result is therefore stored before its message is acked,
+and a crash between the two runs the task again instead of losing its result. What could not be sent stays and is sent
+by a later flush; the transport makes repeats harmless.
 """
 
 from __future__ import annotations
@@ -188,4 +188,3 @@ class Settler:
         self._count += 1
         if self._since is None:
             self._since = self._clock.monotonic()
-

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import celery
 import pytest
+
 from support import Shop, Worker, wait_until
 
 

@@ -6,9 +6,10 @@ import signal
 import time
 
 import pytest
-from support import Shop, wait_until
 
 from qworker import WorkerLostError
+
+from support import Shop, wait_until
 
 
 def test_a_message_whose_child_died_runs_again_at_once(any_shop: Shop) -> None:

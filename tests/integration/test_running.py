@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from support import Shop, wait_until
 
 from qworker import MaxRetriesExceededError
+
+from support import Shop, wait_until
 
 
 def test_results_come_back(any_shop: Shop) -> None:

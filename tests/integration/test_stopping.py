@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+
 from support import Shop, wait_until
 
 
