@@ -295,7 +295,9 @@ def _count(retries: Any) -> int:
 
 def _moment(text: Any, timezone: str, reason: str) -> float:
     try:
-        return parse_moment(text, timezone)
-    except (TypeError, ValueError, OverflowError):
-        name = "eta" if reason == BAD_ETA else "expires"
-        raise MessageError(reason, f"header {name!r} is {text!r:.80}, not an ISO 8601 time") from None
+        if type(text) is str:
+            return parse_moment(text, timezone)
+    except (ValueError, OverflowError):
+        pass
+    name = "eta" if reason == BAD_ETA else "expires"
+    raise MessageError(reason, f"header {name!r} is {text!r:.80}, not an ISO 8601 time")

@@ -7,7 +7,6 @@ Reading is in codec.py, the meaning of each field in the protocol's description.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -113,7 +112,7 @@ def default_origin() -> str:
 
 @lru_cache(maxsize=4)
 def _origin_of(pid: int) -> str:
-    return f"gen{pid}@{socket.gethostname()}"
+    return f"gen{pid}@{os.uname().nodename}"
 
 
 def _body(args: Sequence[Any], kwargs: Mapping[str, Any], embed: str, serializer: str) -> tuple[bytes, str, str]:

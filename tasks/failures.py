@@ -6,7 +6,6 @@ client rebuilds only what it has imported.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -82,6 +81,8 @@ def _nearest_rebuildable(exc: BaseException) -> BaseException | None:
 
 def _survives_pickling(exc: BaseException) -> bool:
     """Whether `exc` can be rebuilt from its `args`: what pickle tries is what a client will do."""
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(exc))
     except Exception:  # pickling calls the exception's own code, which may raise anything

@@ -7,7 +7,6 @@ that a `Retry` carries into the message's successor.
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +16,8 @@ from ..core.errors import Ignore, MaxRetriesExceededError, Reject, Retry, Worker
 from .moments import from_now
 
 if TYPE_CHECKING:
+    from random import Random
+
     from .context import Context
     from .task import Task
 
@@ -75,13 +76,15 @@ def due_at(when: float | datetime | None, default_delay_s: float, now: float, zo
     return from_now(default_delay_s if when is None else when, now, zone_name)
 
 
-def backoff_s(retries: int, *, factor: float, maximum: float, jitter: bool, rng: random.Random | None = None) -> int:
+def backoff_s(retries: int, *, factor: float, maximum: float, jitter: bool, rng: Random | None = None) -> int:
     """Return the whole seconds to wait after `retries` retries: `factor`, twice that, four times, … up to `maximum`.
 
     With `jitter` it is drawn evenly from 0 to that value.
     """
     wait: int = min(int(maximum), int(max(1.0, factor)) * 2 ** min(retries, _MOST_DOUBLINGS))
     if jitter:
+        import random  # brings hashes and OpenSSL along
+
         wait = (rng or random).randrange(wait + 1)
     return max(0, wait)
 
