@@ -63,7 +63,7 @@ class Channel:
 
     def take_back(self) -> list[int]:
         """Read every packet the child has not read; return the sequence numbers, oldest first."""
-        taken = []
+        taken: list[int] = []
         while True:
             try:
                 length = self._work_end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)

@@ -123,7 +123,8 @@ class _Spawner:
 
     def turn(self) -> bool:
         """Wait for a request or a dead child and deal with it; False when the master has gone."""
-        ready, _, _ = select.select([self._requests, self._signals], [], [])
+        watched: list[socket.socket | SignalPipe] = [self._requests, self._signals]
+        ready, _, _ = select.select(watched, [], [])
         if self._signals in ready:
             self._signals.take()
             self._reap()

@@ -70,7 +70,7 @@ class TaskExecutor:
         self._max_bytes: int = conf.worker_max_message_bytes
 
     def start(self, send_state: Callable[[str, bytes], None]) -> None:
-        """The first thing in each child: connections of the parent are dropped, states of running tasks find their way."""
+        """Call this first in each child: states of running tasks then find their way to the master."""
         self.pid = os.getpid()
         contexts.state_sink = lambda task_id, _state, meta: send_state(task_id, meta)
         logs.set_task_info(contexts.task_info)

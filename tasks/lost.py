@@ -1,4 +1,4 @@
-"""What the master can still say about a message whose child died: read from the envelope alone, without the application."""
+"""What the master can still say about a message whose child died: read from the envelope, without the application."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .outcome_meta import failure_meta
 
 
 def lost_outcome(raw: bytes, error: TaskError, details: Mapping[str, Any], final_tasks: Container[str]) -> Outcome:
-    """Return what becomes of the message in `raw`: REQUEUE, or ACK for a task of `final_tasks`, whose crash is its failure.
+    """Return what becomes of the message in `raw`: REQUEUE, or ACK for one of `final_tasks`: its crash is its failure.
 
     `meta` says FAILURE with `error`, to be stored only if the message is not run again; it is None when the message
     has no usable id. Never raises, whatever the bytes are.

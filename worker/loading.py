@@ -47,12 +47,10 @@ def _apply(app: App, options: WorkerOptions) -> None:
     """The command line comes last and wins."""
     if options.config:
         app.config_from_object(options.config)
-    chosen = {"broker_url": options.broker, "result_backend": options.result_backend}
+    chosen: dict[str, Any] = {"broker_url": options.broker, "result_backend": options.result_backend}
+    chosen["worker_prefetch_multiplier"] = options.prefetch_multiplier
+    chosen["worker_concurrency"] = options.concurrency
     changes = {name: value for name, value in chosen.items() if value is not None}
-    if options.prefetch_multiplier is not None:
-        changes["worker_prefetch_multiplier"] = options.prefetch_multiplier
-    if options.concurrency is not None:
-        changes["worker_concurrency"] = options.concurrency
     app.conf.update(changes)
 
 

@@ -108,7 +108,8 @@ class Master:
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         spawner = self._spawner
-        watched = [self._pipe, self._bell, *([spawner] if spawner else [])]
+        watched: list[SignalPipe | Mailbox | SpawnerHandle] = [self._pipe, self._bell]
+        watched += [spawner] if spawner is not None else []
         timeout = None if self._deadline == math.inf else max(0.0, self._deadline - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
@@ -215,7 +216,7 @@ class Master:
 
     def _refuse(self, code: ExitCode, text: str, details: str = "") -> None:
         for line in filter(None, [details.rstrip(), *(f"qworker: {problem}" for problem in text.splitlines())]):
-            print(line, file=sys.stderr)
+            sys.stderr.write(f"{line}\n")
         self._fail(code)
 
     def _on_forked(self, report: dict[str, Any]) -> None:
@@ -299,7 +300,7 @@ class Master:
             self._move(Event.READY)
 
     def _leave(self) -> None:
-        """Stop the thread, the spawner and what is left of the children; in this order, so that nothing is dispatched to the dead."""
+        """Stop the thread, then the children, then the spawner: so nothing is dispatched to the dead."""
         if self._thread is not None:
             self._mailbox.post("stop")
             self._thread.join(_CLOSE_S)

@@ -8,7 +8,7 @@ import socket
 
 
 def node_name(template: str | None) -> str:
-    """Return the node name: `celery@<host>` by default, with %h (host name), %n (name part) and %d (domain) filled in."""
+    """Return the node name: `celery@<host>` by default; %h is the host name, %n its first part, %d its domain."""
     host = socket.gethostname()
     name, _, domain = host.partition(".")
     text = template or "celery@%h"

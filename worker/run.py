@@ -98,7 +98,8 @@ class _Builder:
         from .. import __version__
 
         if not self._options.quiet:
-            print(banner(__version__, self._node, config, size), file=sys.stderr, flush=True)
+            sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
+            sys.stderr.flush()
 
 
 __all__ = ["ExitCode", "run_worker"]

@@ -8,7 +8,8 @@ by a later flush; the transport makes repeats harmless.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ..core.clock import Clock
@@ -60,7 +61,7 @@ class Settler:
             self._note()
 
     def ack(self, entry: Entry, successors: Sequence[Envelope] = ()) -> None:
-        """Settle for good, successors published in the same step (or on their own when the message is already acked)."""
+        """Settle for good and publish successors in the same step (on their own if the message is already acked)."""
         self._ledger.settle(entry)
         if entry.acked:
             self._publish.extend(successors)
@@ -78,7 +79,7 @@ class Settler:
         self._requeues.setdefault((crashed, due), []).append(entry)
         self._note()
 
-    def reject(self, entry: Entry, reason: str, details: dict[str, Any]) -> None:
+    def reject(self, entry: Entry, reason: str, details: Mapping[str, Any]) -> None:
         """Dead-letter."""
         self._ledger.settle(entry)
         if entry.acked:
@@ -88,7 +89,7 @@ class Settler:
         self._note()
 
     def ack_now(self, entry: Entry) -> bool:
-        """Ack an at-most-once task that is about to start; False when it is not ours any more. Raises TransportError."""
+        """Ack an at-most-once task that is about to start; False if it is not ours any more. Raises TransportError."""
         if entry.acked:
             return True
         entry.is_acking = True
@@ -123,7 +124,7 @@ class Settler:
         for crashed, due in list(self._requeues):
             entries = sorted(self._requeues[crashed, due], key=lambda e: e.seq)
             self._settle(
-                lambda d, crashed=crashed, due=due: self._transport.requeue(d, crashed=crashed, due=due),
+                partial(self._transport.requeue, crashed=crashed, due=due),
                 [e.delivery for e in entries],
                 entries,
             )

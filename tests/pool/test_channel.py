@@ -66,9 +66,13 @@ def test_the_last_words_of_a_dead_child_are_heard_and_a_torn_one_is_not(ends: En
     ends.talk.sendall(whole + whole[:-1])
     ends.talk.close()
     heard = []
-    with pytest.raises(EOFError):
+
+    def listen() -> None:
         while True:
             heard.extend((kind, seq) for kind, seq, _ in ends.channel.records())
+
+    with pytest.raises(EOFError):
+        listen()
     assert heard == [(Say.DONE, 5)]
 
 
