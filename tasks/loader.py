@@ -58,8 +58,9 @@ def import_module(name: str) -> ModuleType:
 
 def _put_on_path(workdir: str | None) -> None:
     path = os.path.abspath(workdir or os.getcwd())
-    if path not in sys.path:
-        sys.path.insert(0, path)
+    if path in sys.path:
+        sys.path.remove(path)
+    sys.path.insert(0, path)
 
 
 def _module_or_attribute(name: str) -> tuple[ModuleType, str]:

@@ -111,7 +111,8 @@ class Task(Generic[P, R]):
         `run` is used.
         """
         for option, value in (options or {}).items():
-            setattr(self, option, value)
+            # A function that names calls gets the task first, as a method of a subclass does.
+            setattr(self, option, MethodType(value, self) if option == "shadow_name" else value)
         self.app, self.name, self.is_method = app, name, is_method
         if function is not None:
             self.__doc__, self.__module__ = function.__doc__, function.__module__

@@ -237,6 +237,18 @@ def _without_ids(raw: bytes) -> Any:
     return re.sub(r"gen\d+@[^\"]+", "ORIGIN", text)
 
 
+def test_a_shadow_name_is_made_for_each_call() -> None:
+    class Named(Task[..., Any]):
+        def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str:
+            return f"method-{args[0]}"
+
+    app = Sending("t")
+    app.task(name="a", shadow_name=lambda task, args, kwargs, options: f"{task.name}-{args[0]}")(len).delay("x")
+    app.task(name="b", base=Named)(len).delay("x")
+    assert b'"shadow": "a-x"' in app.sent[0]
+    assert b'"shadow": "method-x"' in app.sent[1]
+
+
 def test_the_last_links_id_is_the_chains() -> None:
     app = Sending("t")
     whole = chain(app.signature("a"), app.signature("b"))
