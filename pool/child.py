@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..tasks.outcome import Action, Outcome
+from ..tasks import Action, Outcome
 from .slots import SlotTable
 from .titles import set_title
 from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_outcome, pack_record, pack_state

@@ -22,11 +22,13 @@ class Pace:
     """The running estimate. Quick to believe that tasks are long, slow to believe that they are short.
 
     `multiplier` is messages held per child when tasks are long or unknown; with `fixed` it is never exceeded.
+    With `fair` nothing ever waits behind another message in a child's channel.
     """
 
-    def __init__(self, multiplier: int = 4, *, fixed: bool = False) -> None:
+    def __init__(self, multiplier: int = 4, *, fixed: bool = False, fair: bool = False) -> None:
         self._multiplier = max(1, multiplier)
         self._fixed = fixed
+        self._fair = fair
         self._busy_s = WINDOW_S  # unknown tasks are taken for long ones
 
     def saw(self, busy_s: float) -> None:
@@ -36,7 +38,7 @@ class Pace:
 
     def depth(self) -> int:
         """How many messages one child may have, the running one included: 1 for long tasks."""
-        if self._busy_s >= CHANNEL_S:
+        if self._fair or self._busy_s >= CHANNEL_S:
             return 1
         depth = max(2, min(MAX_DEPTH, int(CHANNEL_S / self._busy_s)))
         return min(depth, self._multiplier) if self._fixed else depth

@@ -20,7 +20,7 @@ import struct
 from enum import IntEnum
 from typing import Final
 
-from ..tasks.outcome import Action, Outcome
+from ..tasks import Action, Outcome
 from ..transports import Envelope
 
 PACKET: Final = struct.Struct("<BQHH")
@@ -145,8 +145,10 @@ def _pack_extra(outcome: Outcome) -> bytes:
 
 def _unpack_extra(outcome: Outcome, extra: bytes) -> None:
     data = json.loads(extra)
-    outcome.successors = [Envelope(queue, raw.encode(), priority, due) for queue, raw, priority, due in data["next"]]
+    outcome.successors = tuple(
+        Envelope(queue, raw.encode(), priority, due) for queue, raw, priority, due in data["next"]
+    )
     outcome.reason = data["reason"]
     outcome.details = data["details"]
     outcome.due = data["due"]
-    outcome.others = [(task_id, meta.encode()) for task_id, meta in data["others"]]
+    outcome.others = tuple((task_id, meta.encode()) for task_id, meta in data["others"])

@@ -85,7 +85,7 @@ class Master:
         self._spawner: SpawnerHandle | None = None
         self._crew: Crew | None = None
         self._thread: threading.Thread | None = None
-        self._is_loaded = False
+        self.has_loaded = False
         self._is_connected = False
         self._is_consumer_gone = False
         self._deadline = math.inf
@@ -197,9 +197,9 @@ class Master:
             _ON_REPORT[report["event"]](self, report)
 
     def _on_loaded(self, report: dict[str, Any]) -> None:
-        if self._is_loaded or self.phase in _STOPPING:
+        if self.has_loaded or self.phase in _STOPPING:
             return
-        self._is_loaded = True
+        self.has_loaded = True
         try:
             plan = self._plan(report["config"], self._table, self._mailbox, self._notify)
         except ConfigError as error:
@@ -234,7 +234,7 @@ class Master:
         """Its children died with it. Before the application was loaded that is a start that failed."""
         spawner.close()
         self._spawner = None
-        if not self._is_loaded:
+        if not self.has_loaded:
             if self.phase not in _STOPPING:
                 self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
             return

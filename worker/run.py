@@ -43,7 +43,8 @@ def run_worker(options: WorkerOptions) -> int:
     builder = _Builder(options, node)
     master = Master(Boot(load, options_dict(options, node)), builder.plan, SystemClock())
     code = master.run()
-    logger.info("stopped, exit code %d", code)
+    if master.has_loaded:
+        logger.info("stopped, exit code %d", code)
     return int(code)
 
 
@@ -75,7 +76,11 @@ class _Builder:
             horizon=table.set_lease,
             purge=self._options.purge,
         )
-        pace = Pace(conf["worker_prefetch_multiplier"], fixed=config["fixed_prefetch"])
+        pace = Pace(
+            conf["worker_prefetch_multiplier"],
+            fixed=config["fixed_prefetch"],
+            fair=self._options.optimization == "fair",
+        )
         settler = Settler(transport, store, ledger, clock)
         final = frozenset(config["final_tasks"])
         consumer = Consumer(link, ledger, settler, pace, mailbox, clock, notify, final, burst=self._options.burst)

@@ -101,7 +101,7 @@ def test_a_large_envelope_is_announced_instead_of_sent() -> None:
         Outcome(Action.ACK, "id", b"", False),
         Outcome(Action.PARK, "id", due=12.5),
         Outcome(Action.REJECT, "id", b"{}", reason="unknown_task", details={"task": "x", "n": 1}),
-        Outcome(successors=[Envelope("q", b'{"a": 1}', 3, 17.25), Envelope("r", b"{}")]),
+        Outcome(successors=(Envelope("q", b'{"a": 1}', 3, 17.25), Envelope("r", b"{}"))),
     ],
 )
 def test_an_outcome_survives_the_way_to_the_master(outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ def test_nothing_waits_behind_a_task_of_unknown_length() -> None:
 def test_short_tasks_travel_in_company() -> None:
     pace = Pace()
     for _ in range(100):
-        pace.saw(0.0001)
+        pace.saw(0.00001)
     assert pace.depth() == MAX_DEPTH
     assert pace.window(2) == 2 * MAX_WINDOW
 
@@ -45,3 +45,10 @@ def test_depth_and_window_stay_within_their_bounds(runs: list[float], children: 
         pace.saw(busy_s)
     assert 1 <= pace.depth() <= MAX_DEPTH
     assert 4 * children <= pace.window(children) <= MAX_WINDOW * children
+
+
+def test_fair_sends_one_at_a_time_however_short_the_tasks_are() -> None:
+    pace = Pace(fair=True)
+    for _ in range(100):
+        pace.saw(0.00001)
+    assert pace.depth() == 1
