@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import click
 
+from ..core.cpus import usable_cpus
+
 _APPLICATION: Final = "Application"
 _WORKER: Final = "Worker"
 _QUEUES: Final = "Queues"
@@ -173,8 +175,10 @@ def _level(ctx: click.Context, param: click.Parameter, text: str | None) -> str 
 
 
 def _concurrency(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    if text is None or text.lower() == "auto":
+    if text is None:
         return None
+    if text.lower() == "auto":
+        return usable_cpus()
     return _whole_number(ctx, param, text, "a worker without children runs nothing; give 1 or more, or 'auto'")
 
 
