@@ -10,6 +10,7 @@ import pytest
 
 import qworker.cli.worker_cmd
 from qworker import __version__
+from qworker.core.cpus import usable_cpus
 from qworker.worker import WorkerOptions
 
 from .conftest import Qworker
@@ -140,7 +141,7 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
     more = {"nodename": "w1", "optimization": "fair", "purge": True}
     assert started == [
         WorkerOptions(concurrency=3, queues=("a", "b"), **common, **more),  # type: ignore[arg-type]
-        WorkerOptions(concurrency=None, queues=("c",), **common, **more),  # type: ignore[arg-type]
+        WorkerOptions(concurrency=usable_cpus(), queues=("c",), **common, **more),  # type: ignore[arg-type]
     ]
 
 

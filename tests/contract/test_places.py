@@ -13,7 +13,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -82,13 +81,19 @@ class Places(RuleBasedStateMachine):
             self.receipts.append((owner, delivery))
             self.open[delivery.tag] = delivery
 
-    @precondition(lambda self: self.receipts)
-    @rule(data=st.data(), verb=st.sampled_from(["ack", "ack", "requeue", "crash", "delay", "reject"]))
-    def settle(self, data: Any, verb: str) -> None:
+    @rule(
+        verb=st.sampled_from(["ack", "ack", "requeue", "crash", "delay", "reject"]),
+        back=st.integers(1, 12),
+        stranger=st.sampled_from([None, None, None, *OWNERS]),
+        has_successor=st.booleans(),
+    )
+    def settle(self, verb: str, back: int, stranger: str | None, has_successor: bool) -> None:
         """Any receipt, also one that was settled or lost long ago, by its owner or by the other one."""
-        owner, delivery = data.draw(st.sampled_from(self.receipts[-12:]))
-        caller = data.draw(st.sampled_from([owner, owner, owner, *OWNERS]))
-        successors = [self.fresh("a", 0, None, None)] if verb == "ack" and data.draw(st.booleans()) else []
+        if not self.receipts:
+            return
+        owner, delivery = self.receipts[-min(back, len(self.receipts))]
+        caller = stranger or owner
+        successors = [self.fresh("a", 0, None, None)] if verb == "ack" and has_successor else []
         settled = self.call(self.transports[caller], verb, delivery, successors)
         if settled.done:
             assert caller == owner
