@@ -48,10 +48,10 @@ def test_nothing_but_qworker_reaches_site_packages() -> None:
 def test_the_wheel_holds_exactly_the_files_of_the_checkout() -> None:
     inside = {file for file in installed() if file.startswith("qworker/")}
     packages = [REPO.joinpath(*name.split(".")[1:]) for name in folders()]
-    wanted = {f"qworker/{file.relative_to(REPO)}" for package in packages for file in package.glob("*.py")}
-    wanted |= {f"qworker/{file.relative_to(REPO)}" for package in packages for file in package.rglob("*.lua")}
-    wanted |= {f"qworker/{file.relative_to(REPO)}" for file in (REPO / "systemd").glob("*.service")}
-    assert inside == wanted | {"qworker/py.typed"}
+    wanted = [file for package in packages for file in package.glob("*.py")]
+    wanted += [file for room in REPO.glob("[a-z]*/__init__.py") for file in room.parent.rglob("*.lua")]
+    wanted += [REPO / "py.typed", *(REPO / "systemd").glob("*.service")]
+    assert inside == {f"qworker/{file.relative_to(REPO)}" for file in wanted}
 
 
 def test_tests_run_against_the_installed_package_and_not_the_checkout() -> None:
