@@ -35,7 +35,8 @@ class Places(RuleBasedStateMachine):
     """Two owners and a producer do everything that the contract allows, late and repeated calls included.
 
     `alive` counts the envelopes that must be somewhere; `receipts` are all deliveries ever made, of which `open` are
-    not settled as far as their owner knows.
+    not settled as far as their owner knows. What is drawn does not depend on what was found: leases end by the real
+    clock, so an example does not always take the same course.
     """
 
     broker: Broker  # set by the test, one for each example
@@ -166,7 +167,7 @@ def test_every_message_is_in_exactly_one_place(broker: Broker) -> None:
 
 @pytest.mark.long
 def test_every_message_is_in_exactly_one_place_after_many_tries(broker: Broker) -> None:
-    explore(broker, max_examples=500)
+    explore(broker, max_examples=250)
 
 
 def explore(broker: Broker, max_examples: int) -> None:
