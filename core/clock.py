@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+_BOOTTIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -17,6 +19,10 @@ class Clock(Protocol):
         """Seconds since the epoch, for people and for the wire."""
         ...
 
+    def boottime(self) -> float:
+        """As `monotonic`, but it also runs while the machine is suspended, as the broker's clock does."""
+        ...
+
 
 class SystemClock:
     """The real clock."""
@@ -28,3 +34,7 @@ class SystemClock:
     def time(self) -> float:
         """Seconds since the epoch."""
         return time.time()
+
+    def boottime(self) -> float:
+        """Seconds of CLOCK_BOOTTIME (elsewhere than on Linux: of CLOCK_MONOTONIC)."""
+        return time.clock_gettime(_BOOTTIME)

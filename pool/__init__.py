@@ -4,7 +4,7 @@ from .channel import Channel
 from .child import Executor, Job, Runtime
 from .handle import SpawnerHandle
 from .pace import Pace
-from .slots import MAX_SLOTS, Running, SlotTable, boottime
+from .slots import MAX_SLOTS, Running, SlotTable
 from .spawner import Boot
 from .titles import set_title
 from .wire import Say, Tell, pack_exit, pack_task, unpack_outcome, unpack_state
@@ -22,7 +22,6 @@ __all__ = [
     "SlotTable",
     "SpawnerHandle",
     "Tell",
-    "boottime",
     "pack_exit",
     "pack_task",
     "set_title",

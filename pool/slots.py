@@ -13,8 +13,9 @@ import mmap
 import os
 import struct
 import tempfile
-import time
 from typing import Final, NamedTuple
+
+from ..core.clock import SystemClock
 
 _RECORD: Final = struct.Struct("<QdH")
 _TEXT_BYTES: Final = 200
@@ -25,12 +26,9 @@ MAX_SLOTS: Final = 1024
 _LEASE_AT: Final = _SLOT_BYTES * MAX_SLOTS
 _LEASE: Final = struct.Struct("<d")
 _FILE_BYTES: Final = _LEASE_AT + 4096
-_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def boottime() -> float:
-    """Seconds on a clock that also runs while the machine is suspended (as the broker's does)."""
-    return time.clock_gettime(_CLOCK)
+_clock: Final = SystemClock()
 
 
 class Running(NamedTuple):
@@ -89,7 +87,7 @@ class SlotTable:
         return Running(seq, started, text.decode("utf-8", "replace"))
 
     def set_lease(self, until: float) -> None:
-        """The lease is certain until this moment of `boottime`. Written by the consumer thread."""
+        """The lease is certain until this moment of the clock's `boottime`. Written by the consumer thread."""
         _LEASE.pack_into(self._map, _LEASE_AT, until)
 
     def has_lease(self) -> bool:
@@ -98,7 +96,7 @@ class SlotTable:
         A child asks before it starts a message that may have waited for long.
         """
         until: float = _LEASE.unpack_from(self._map, _LEASE_AT)[0]
-        return boottime() < until
+        return _clock.boottime() < until
 
     def close(self) -> None:
         """Unmap and close."""

@@ -18,6 +18,10 @@ class FakeClock:
         """Seconds since the epoch."""
         return self._time
 
+    def boottime(self) -> float:
+        """The same as `monotonic`: this machine is never suspended."""
+        return self._monotonic
+
     def advance(self, seconds: float) -> None:
         """Let time pass, on both clocks. Raises ValueError for a step back, which no monotonic clock takes."""
         if seconds < 0:

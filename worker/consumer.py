@@ -92,8 +92,12 @@ class Consumer:
             logger.exception("the consumer has failed; the worker stops, what it holds is left to its lease")
             self._notify(Notice("failed", data={"error": repr(error)}))
         finally:
-            self._link.transport.close()
-            self._selector.close()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the broker and let go of every descriptor. Never raises."""
+        self._link.transport.close()
+        self._selector.close()
 
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
@@ -256,6 +260,9 @@ class Consumer:
         for seat in self._dispatcher.seats.values():
             self._ledger.put_back(self._dispatcher.take_back(seat))
         self._release()
+
+    def _obey_nothing(self) -> None:
+        """Wake up and look around."""
 
     def _obey_stop(self) -> None:
         self._is_stopped = True

@@ -10,9 +10,9 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
-from ..pool import Channel, SpawnerHandle
+from ..pool import Channel
 from .mailbox import Mailbox
 from .outcomes import Death
 
@@ -20,6 +20,31 @@ logger = logging.getLogger("qworker.worker")
 
 #: Children that die one after the other before they were ready: the application cannot run, forking on would be a loop.
 MAX_BOOT_DEATHS: Final = 3
+
+
+class Spawner(Protocol):
+    """What the master asks of a spawner (`pool.SpawnerHandle`, or a fake in tests)."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    def fileno(self) -> int:
+        """For `select`."""
+        ...
+
+    def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
+        """Ask for a child; False when the spawner has gone."""
+        ...
+
+    def reports(self) -> list[dict[str, Any]] | None:
+        """What it has reported since the last call; None once it has gone."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -57,13 +82,13 @@ class Crew:
         """Whether every slot has a child that is ready."""
         return all(slot.is_ready for slot in self._slots)
 
-    def fill(self, spawner: SpawnerHandle) -> None:
+    def fill(self, spawner: Spawner) -> None:
         """Ask for a child for every empty slot."""
         for slot in self._slots:
             if not slot.serial:
                 self._fork(slot, spawner)
 
-    def _fork(self, slot: Slot, spawner: SpawnerHandle) -> None:
+    def _fork(self, slot: Slot, spawner: Spawner) -> None:
         self._serial += 1
         channel = Channel(slot.index, self._serial)
         if not spawner.fork(slot.index, *channel.child_ends()):

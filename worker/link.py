@@ -12,7 +12,6 @@ from typing import Final
 
 from ..core.clock import Clock
 from ..core.errors import TransportError
-from ..pool import boottime
 from ..transports import Delivery, Transport
 from .ledger import Ledger
 
@@ -134,7 +133,7 @@ class Link:
 
         Counted from before the call was sent, with a margin: the broker's own count starts later.
         """
-        sent_at = boottime()
+        sent_at = self._clock.boottime()
         self._fence(self.transport.extend([e.delivery for e in self._ledger.entries()]).lost)
         self._certain_until = sent_at + self._lease_s * CERTAIN_SHARE
         self._horizon(self._certain_until)
@@ -145,7 +144,7 @@ class Link:
             return
         gone = set(lost)
         fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked]
-        if boottime() < self._certain_until:
+        if self._clock.boottime() < self._certain_until:
             # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was
             # lost.
             for entry in fenced:

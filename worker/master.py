@@ -21,14 +21,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError
-from ..pool import Boot, SlotTable, SpawnerHandle, set_title
+from ..pool import SlotTable, set_title
 from ..signals import SignalPipe
 from .consumer import Consumer, Notice
-from .crew import Crew
+from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .mailbox import Mailbox
 from .outcomes import Death
@@ -50,6 +50,9 @@ _CLOSE_S: Final = 5.0
 _STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
 
 
+StartSpawner = Callable[[SlotTable, Literal["fork", "spawn"]], Spawner]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the master needs once the application is loaded: the consumer, and how many children."""
@@ -67,11 +70,11 @@ class Master:
 
     def __init__(
         self,
-        boot: Boot,
+        start_spawner: StartSpawner,
         plan: Callable[[dict[str, Any], SlotTable, Mailbox, Callable[[Notice], None]], Plan],
         clock: Clock,
     ) -> None:
-        self._boot = boot
+        self._start_spawner = start_spawner
         self._plan = plan
         self._clock = clock
         self._soft_s = 0.0
@@ -82,7 +85,7 @@ class Master:
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
         self._table = SlotTable.create()
-        self._spawner: SpawnerHandle | None = None
+        self._spawner: Spawner | None = None
         self._crew: Crew | None = None
         self._thread: threading.Thread | None = None
         self.has_loaded = False
@@ -97,18 +100,26 @@ class Master:
         """Turn until the worker has ended; returns the exit code."""
         self._pipe.install()
         try:
-            self._spawner = SpawnerHandle(self._boot, self._table, "fork")
-            set_title("master starting")
+            self.start()
             while self.exit_code is None:
                 self.turn()
         finally:
             self._leave()
         return self.exit_code
 
+    def start(self) -> None:
+        """Start the spawner. Before any thread and any connection of this process."""
+        self._spawner = self._start_spawner(self._table, "fork")
+        set_title("master starting")
+
+    def notice(self, number: signal.Signals) -> None:
+        """Take note of a signal; the next turn acts. Any thread."""
+        self._notify(Notice("signal", data={"number": number}))
+
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         spawner = self._spawner
-        watched: list[SignalPipe | Mailbox | SpawnerHandle] = [self._pipe, self._bell]
+        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell]
         watched += [spawner] if spawner is not None else []
         timeout = None if self._deadline == math.inf else max(0.0, self._deadline - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
@@ -188,7 +199,7 @@ class Master:
 
     # -- the spawner ---------------------------------------------------------------------------------------
 
-    def _hear_spawner(self, spawner: SpawnerHandle) -> None:
+    def _hear_spawner(self, spawner: Spawner) -> None:
         reports = spawner.reports()
         if reports is None:
             self._on_spawner_gone(spawner)
@@ -230,7 +241,7 @@ class Master:
         is_ours = self.phase in (Phase.COLD, Phase.HARD)
         self._crew.died(report["slot"], Death(report["status"], report["peak_kib"], is_ours))
 
-    def _on_spawner_gone(self, spawner: SpawnerHandle) -> None:
+    def _on_spawner_gone(self, spawner: Spawner) -> None:
         """Its children died with it. Before the application was loaded that is a start that failed."""
         spawner.close()
         self._spawner = None
@@ -243,7 +254,7 @@ class Master:
         if self.phase not in _STOPPING:
             logger.error("the spawner (pid %d) has died and its children with it; starting another", spawner.pid)
             # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
-            self._spawner = SpawnerHandle(self._boot, self._table, "spawn")
+            self._spawner = self._start_spawner(self._table, "spawn")
 
     # -- the consumer --------------------------------------------------------------------------------------
 
@@ -254,6 +265,9 @@ class Master:
 
     def _on_notice(self, notice: Notice) -> None:
         _ON_NOTICE[notice.kind](self, notice)
+
+    def _on_noticed_signal(self, notice: Notice) -> None:
+        self._on_signal(notice.data["number"])
 
     def _on_ready(self, notice: Notice) -> None:
         assert self._crew is not None
@@ -307,6 +321,10 @@ class Master:
         self._kill()
         if self._spawner is not None:
             self._spawner.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every descriptor; nothing can be done with this master afterwards."""
         for closing in (self._pipe, self._bell, self._mailbox, self._table):
             closing.close()
 
@@ -327,6 +345,7 @@ _ON_REPORT: Final[dict[str, Callable[[Master, dict[str, Any]], None]]] = {
     "exited": Master._on_exited,
 }
 _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
+    "signal": Master._on_noticed_signal,
     "ready": Master._on_ready,
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,

@@ -6,13 +6,14 @@ import logging
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..core import logs
 from ..core.clock import SystemClock
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
-from ..pool import MAX_SLOTS, Boot, Pace, SlotTable
+from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from ..transports import Transport, open_transport
 from .banner import banner
@@ -41,7 +42,8 @@ def run_worker(options: WorkerOptions) -> int:
     working_directory(options)
     node = node_name(options.nodename)
     builder = _Builder(options, node)
-    master = Master(Boot(load, options_dict(options, node)), builder.plan, SystemClock())
+    boot = Boot(load, options_dict(options, node))
+    master = Master(partial(SpawnerHandle, boot), builder.plan, SystemClock())
     code = master.run()
     if master.has_loaded:
         logger.info("stopped, exit code %d", code)

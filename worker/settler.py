@@ -121,7 +121,8 @@ class Settler:
         if self._acks:
             self._settle(self._transport.ack, [a for _, a in self._acks], [e for e, _ in self._acks])
             self._acks = []
-        for crashed, due in list(self._requeues):
+        # The youngest first: what is pushed to the front last is served first.
+        for crashed, due in sorted(self._requeues, key=lambda kind: -self._requeues[kind][0].seq):
             entries = sorted(self._requeues[crashed, due], key=lambda e: e.seq)
             self._settle(
                 partial(self._transport.requeue, crashed=crashed, due=due),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from qworker.pool import Running, SlotTable, boottime
+from qworker.core.clock import SystemClock
+from qworker.pool import Running, SlotTable
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_slots_do_not_touch_their_neighbours(table: SlotTable) -> None:
 
 def test_a_lease_is_certain_until_its_horizon(table: SlotTable) -> None:
     assert not table.has_lease()
-    table.set_lease(boottime() + 60)
+    table.set_lease(SystemClock().boottime() + 60)
     assert table.has_lease()
-    table.set_lease(boottime() - 0.001)
+    table.set_lease(SystemClock().boottime() - 0.001)
     assert not table.has_lease()

@@ -1,0 +1,270 @@
+"""The consumer's promises, one by one, without a process or a server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qworker.pool import Say, Tell
+from qworker.tasks import Action, Outcome
+from qworker.transports import Envelope
+from qworker.worker.outcomes import Death
+
+from support.consumer_bench import Bench, FakeChild, message
+
+
+def started(child: FakeChild) -> int:
+    read = child.read()
+    assert read is not None, "the child has nothing to start"
+    return read[0]
+
+
+def test_a_message_goes_to_a_child_and_its_ack_to_the_broker_after_its_result(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq, raw = child.read() or (0, b"")
+    assert raw == message("a")
+    child.done(seq, Outcome(Action.ACK, "a", b'{"status": "SUCCESS"}', True))
+    bench.turn()
+    assert [r.task_id for r in bench.store.stored] == ["a"]
+    assert len(bench.ledger) == 0
+
+
+def test_a_message_is_not_acked_before_its_result_is_stored(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    acked_when_stored = []
+    store = bench.store.store
+    bench.store.store = lambda results: (acked_when_stored.append(len(bench.ledger) == 0), store(results))[1]  # type: ignore[method-assign]
+    child.done(started(child), Outcome(Action.ACK, "a", b"{}", True))
+    bench.turn()
+    assert acked_when_stored == [False]
+
+
+def test_nothing_is_sent_to_a_child_that_is_not_ready(bench: Bench) -> None:
+    bench.publish("a")
+    bench.turn()
+    assert bench.waiting() == 1
+
+
+def test_work_is_shared_between_idle_children(bench: Bench) -> None:
+    first, second = bench.child(), bench.child()
+    bench.publish("a", "b")
+    bench.turn()
+    assert first.read() is not None
+    assert second.read() is not None
+
+
+def test_a_successor_is_published_by_the_ack(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    bench.mailbox.post("quiet")
+    child.done(started(child), Outcome(Action.ACK, "a", successors=(Envelope("q", message("b")),)))
+    bench.turn()
+    assert bench.waiting() == 1
+
+
+def test_a_drain_gives_back_what_no_child_has_read_at_the_front_and_in_order(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a", "b", "c", "d", "e")
+    bench.turn()
+    assert started(child) == 1
+    bench.mailbox.post("drain")
+    bench.turn()
+    assert bench.waiting() == 4
+    bench.other.connect()
+    names = [json.loads(d.raw)["headers"]["id"] for d in bench.other.reserve(["q"], 10)]
+    assert names == ["b", "c", "d", "e"]
+
+
+def test_a_drain_ends_when_the_running_task_has_ended_and_its_child_has_left(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.mailbox.post("drain")
+    bench.turn()
+    assert "drained" not in bench.kinds()
+    child.done(seq)
+    bench.turn()
+    assert child.read() == (0, b"")
+    bench.buried(child, Death(0))
+    bench.turn()
+    assert bench.kinds().count("drained") == 1
+    assert len(bench.ledger) == 0
+
+
+def test_a_crash_is_blamed_on_the_message_that_was_read_and_on_no_other(bench: Bench) -> None:
+    child = bench.child()
+    for _ in range(60):  # until the pace sends several at a time
+        bench.publish("x")
+        bench.turn()
+        while (read := child.read()) is not None:
+            child.done(read[0], Outcome(task_id="x", busy_s=0.00001))
+        bench.turn()
+    bench.publish("a", "b", "c")
+    bench.turn()
+    assert started(child) > 0
+    bench.mailbox.post("quiet")
+    bench.turn()
+    bench.buried(child, Death(-9, 1234))
+    bench.mailbox.post("drain")
+    bench.turn()
+    bench.other.connect()
+    back = bench.other.reserve(["q"], 10)
+    assert {json.loads(d.raw)["headers"]["id"]: d.crashes for d in back} == {"a": 1, "b": 0, "c": 0}
+
+
+def test_the_third_crash_dead_letters_with_its_cause_and_a_failure(bench: Bench) -> None:
+    bench.publish("a")
+    for _ in range(3):
+        child = bench.child()
+        bench.turn()
+        started(child)
+        bench.buried(child, Death(-11, 99))
+    bench.turn()
+    (dead,) = bench.transport.dead_letters()
+    assert (dead.reason, dead.raw) == ("crashed", message("a"))
+    assert "SIGSEGV" in dead.details["cause"]
+    assert json.loads(bench.store.stored[-1].meta)["status"] == "FAILURE"
+    assert bench.waiting() == 0
+
+
+def test_an_interrupted_message_is_requeued_uncounted(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    started(child)
+    bench.mailbox.post("drain")
+    bench.buried(child, Death(-9, 1, is_ours=True))
+    bench.turn()
+    bench.other.connect()
+    assert [d.crashes for d in bench.other.reserve(["q"], 10)] == [0]
+    assert bench.notices[-1].data["cut"] == ["a"]
+
+
+def test_what_a_dead_child_had_reported_counts(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    child.done(started(child))
+    bench.buried(child, Death(-9))
+    bench.turn()
+    assert bench.waiting() == 0
+    assert len(bench.ledger) == 0
+
+
+def test_an_at_most_once_task_starts_only_after_its_ack(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.transport.fail_before("ack")
+    child.say(Say.BEGIN, seq)
+    bench.turn(1)
+    with pytest.raises(BlockingIOError):
+        child.hears()
+    bench.clock.advance(20)
+    bench.turn()
+    assert child.hears() == Tell.GO
+    bench.buried(child, Death(-9))
+    bench.turn()
+    assert bench.waiting() == 0
+
+
+def test_an_at_most_once_task_whose_acks_reply_was_lost_starts_all_the_same(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.transport.fail_after("ack")
+    child.say(Say.BEGIN, seq)
+    bench.turn()
+    assert child.hears() == Tell.GO
+
+
+def test_an_at_most_once_task_that_has_not_started_goes_back_in_a_stop(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.mailbox.post("drain")
+    bench.turn()
+    child.say(Say.BEGIN, seq)
+    bench.turn()
+    assert child.hears() == Tell.NO
+    assert bench.waiting() == 1
+
+
+def test_a_lost_lease_fences_what_runs_and_drops_what_waits(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a", "b")
+    bench.turn()
+    seq = started(child)
+    bench.other.connect()
+    bench.clock.advance(31)
+    bench.other.maintain()
+    assert len(bench.other.reserve(["q"], 10)) == 2
+    bench.turn()
+    child.done(seq, Outcome(Action.ACK, "a", b'{"status": "SUCCESS"}', True))
+    bench.turn()
+    assert bench.store.stored == []
+    assert child.read() is None
+    assert len(bench.ledger) == 0
+
+
+def test_what_a_reserve_with_a_lost_reply_took_is_found_again(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.transport.fail_after("reserve")
+    bench.turn(1)
+    bench.clock.advance(20)
+    bench.turn()
+    assert child.read() is not None
+
+
+def test_acks_survive_a_broken_connection(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.transport.go_down()
+    child.done(seq)
+    bench.turn()
+    assert len(bench.ledger) == 1
+    bench.transport.come_back()
+    for _ in range(4):
+        bench.clock.advance(16)
+        bench.turn()
+    assert len(bench.ledger) == 0
+    assert bench.waiting() == 0
+
+
+def test_the_worker_gives_up_after_its_attempts(bench: Bench) -> None:
+    bench.transport.go_down()
+    for _ in range(6):
+        bench.turn(1)
+        bench.clock.advance(20)
+    assert bench.kinds()[-1] == "unreachable"
+
+
+def test_children_may_start_without_asking_only_while_the_lease_is_certain(bench: Bench) -> None:
+    bench.turn()
+    assert bench.horizons[-1] == pytest.approx(bench.clock.boottime() + 30 * 0.8, abs=0.1)
+
+
+def test_a_quiet_worker_fetches_nothing_until_it_is_resumed(bench: Bench) -> None:
+    child = bench.child()
+    bench.mailbox.post("quiet")
+    bench.turn()
+    bench.publish("a")
+    bench.turn()
+    assert child.read() is None
+    bench.mailbox.post("resume")
+    bench.clock.advance(3)
+    bench.turn()
+    assert child.read() is not None

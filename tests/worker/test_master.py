@@ -1,0 +1,245 @@
+"""The master's decisions, with a spawner that only takes notes and a consumer that only listens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from qworker.pool import SlotTable
+from qworker.testing import FakeClock
+from qworker.worker import ExitCode, Phase
+from qworker.worker.consumer import Notice
+from qworker.worker.mailbox import Mailbox
+from qworker.worker.master import Master, Plan
+
+
+class FakeSpawner:
+    """Reports what the test puts into `queue`; None in it means that it has died."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.queue: list[dict[str, Any] | None] = []
+        self.forked: list[int] = []
+        self.is_closed = False
+        self._read, self._write = socket.socketpair()
+        self._write.send(b"x")  # always something to read: turns never wait
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
+        assert os.fstat(work_fd)
+        assert os.fstat(talk_fd)
+        self.forked.append(slot)
+        return True
+
+    def reports(self) -> list[dict[str, Any]] | None:
+        if self.queue and self.queue[0] is None:
+            return None
+        reports, self.queue = [r for r in self.queue if r is not None], []
+        return reports
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._read.close()
+            self._write.close()
+
+
+class SilentConsumer:
+    """A consumer whose thread ends at once: the test reads its letters and speaks for it."""
+
+    def run(self) -> None: ...
+
+
+class Stage:
+    """A master and what it is surrounded by."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.spawners: list[FakeSpawner] = []
+        self.methods: list[str] = []
+        self.mailbox: Mailbox = None  # type: ignore[assignment]
+        self.master = Master(self._start, self._plan, self.clock)
+        self.master.start()
+
+    def _start(self, table: SlotTable, method: str) -> FakeSpawner:
+        self.methods.append(method)
+        self.spawners.append(FakeSpawner())
+        return self.spawners[-1]
+
+    def _plan(
+        self, config: dict[str, Any], table: SlotTable, mailbox: Mailbox, notify: Callable[[Notice], None]
+    ) -> Plan:
+        self.mailbox = mailbox
+        self.notify = notify
+        return Plan(SilentConsumer(), 2, soft_s=30.0)  # type: ignore[arg-type]
+
+    def report(self, event: str, **more: Any) -> None:
+        self.spawners[-1].queue.append({"event": event, **more})
+        self.master.turn()
+
+    def tell(self, kind: str, slot: int = -1, **data: Any) -> None:
+        self.notify(Notice(kind, slot, data))
+        self.master.turn()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.master.notice(number)
+        self.master.turn()
+
+    def letters(self) -> list[str]:
+        """What the consumer was told since the last call. Channels would be its to close."""
+        letters = self.mailbox.take()
+        for letter in letters:
+            if "channel" in letter.data:
+                letter.data["channel"].close()
+        return [letter.kind for letter in letters]
+
+    def close(self) -> None:
+        if self.mailbox is not None:
+            self.letters()
+        for spawner in self.spawners:
+            spawner.close()
+        self.master.close()
+
+    def run(self) -> None:
+        """Up to RUNNING, with two children."""
+        self.report("loaded", config={})
+        for slot in (0, 1):
+            self.report("forked", slot=slot, pid=0)
+            self.tell("ready", slot)
+        self.tell("connected")
+        assert self.master.phase is Phase.RUNNING
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+def test_it_runs_when_every_child_is_ready_and_the_broker_answers(stage: Stage) -> None:
+    stage.report("loaded", config={})
+    assert stage.spawners[0].forked == [0, 1]
+    stage.tell("ready", 0)
+    stage.tell("connected")
+    assert stage.master.phase is Phase.STARTING
+    stage.tell("ready", 1)
+    assert stage.master.phase is Phase.RUNNING
+
+
+def test_term_drains_and_ends_with_zero_once_drained(stage: Stage) -> None:
+    stage.run()
+    stage.letters()
+    stage.signal(signal.SIGTERM)
+    assert stage.master.phase is Phase.WARM
+    assert stage.letters() == ["drain"]
+    assert stage.master.exit_code is None
+    stage.tell("drained")
+    assert stage.master.exit_code is ExitCode.OK
+
+
+def test_soft_shutdown_goes_cold_when_its_time_is_over(stage: Stage) -> None:
+    stage.run()
+    stage.signal(signal.SIGQUIT)
+    assert stage.master.phase is Phase.SOFT
+    stage.clock.advance(29.9)
+    stage.master.turn()
+    assert stage.master.phase is Phase.SOFT
+    stage.clock.advance(0.2)
+    stage.master.turn()
+    assert stage.master.phase is Phase.COLD
+    stage.tell("drained", cut=["id-1"])
+    assert stage.master.exit_code is ExitCode.CUT
+
+
+def test_soft_shutdown_ends_the_moment_it_is_drained(stage: Stage) -> None:
+    stage.run()
+    stage.signal(signal.SIGQUIT)
+    stage.tell("drained", cut=[])
+    assert stage.master.exit_code is ExitCode.OK
+
+
+def test_a_dead_child_is_replaced_at_once(stage: Stage) -> None:
+    stage.run()
+    stage.report("exited", slot=1, pid=0, status=-11, peak_kib=1)
+    assert stage.spawners[0].forked == [0, 1, 1]
+    assert "died" in stage.letters()
+
+
+def test_a_child_that_dies_while_stopping_is_not_replaced(stage: Stage) -> None:
+    stage.run()
+    stage.signal(signal.SIGTERM)
+    stage.report("exited", slot=1, pid=0, status=0, peak_kib=1)
+    assert stage.spawners[0].forked == [0, 1]
+
+
+def test_children_that_cannot_boot_end_the_worker_instead_of_a_loop(stage: Stage, capfd: Any) -> None:
+    stage.report("loaded", config={})
+    stage.tell("boot_failed", 0, traceback="Traceback: the reason")
+    for _ in range(3):
+        stage.report("exited", slot=0, pid=0, status=1, peak_kib=1)
+    stage.tell("drained")
+    assert stage.master.exit_code is ExitCode.APP
+    assert "the reason" in capfd.readouterr().err
+    assert len(stage.spawners[0].forked) <= 5
+
+
+def test_an_application_that_cannot_be_imported_ends_it_with_three(stage: Stage, capfd: Any) -> None:
+    stage.report("failed", kind="app", text="no module named shop", details="")
+    stage.master.turn()
+    assert stage.master.exit_code is ExitCode.APP
+    assert capfd.readouterr().err == "qworker: no module named shop\n"
+
+
+def test_a_refused_configuration_ends_it_with_four(stage: Stage) -> None:
+    stage.report("failed", kind="config", text="unknown setting", details="")
+    stage.master.turn()
+    assert stage.master.exit_code is ExitCode.CONFIG
+
+
+def test_a_dead_spawner_is_replaced_by_exec_because_there_are_threads_now(stage: Stage) -> None:
+    stage.run()
+    stage.letters()
+    stage.spawners[0].queue.append(None)
+    stage.master.turn()
+    assert stage.methods == ["fork", "spawn"]
+    stage.report("loaded", config={})
+    assert stage.spawners[1].forked == [0, 1]
+    assert stage.letters() == ["died", "died", "child", "child"]
+
+
+def test_an_unreachable_broker_ends_it_with_69(stage: Stage) -> None:
+    stage.report("loaded", config={})
+    stage.tell("unreachable", error="no")
+    stage.master.turn()
+    assert stage.master.exit_code is ExitCode.UNREACHABLE
+
+
+def test_a_failed_consumer_ends_it_with_70(stage: Stage) -> None:
+    stage.run()
+    stage.tell("failed", error="bug")
+    stage.master.turn()
+    assert stage.master.exit_code is ExitCode.INTERNAL
+
+
+def test_term_before_the_application_is_loaded_ends_it_with_zero(stage: Stage) -> None:
+    stage.signal(signal.SIGTERM)
+    stage.master.turn()
+    assert stage.master.exit_code is ExitCode.OK
+
+
+def test_stop_and_continue_quieten_and_resume(stage: Stage) -> None:
+    stage.run()
+    stage.letters()
+    stage.signal(signal.SIGTSTP)
+    assert stage.letters() == ["quiet"]
+    stage.signal(signal.SIGCONT)
+    assert stage.letters() == ["resume"]
