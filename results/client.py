@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..core.errors import ConfigError
@@ -27,8 +29,10 @@ class _Held:
         self.url = url
         self.store = store
 
-    def __del__(self) -> None:
-        self.store.close()
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # While the interpreter ends, modules lose their names and the kernel closes everything anyway.
+        if not _is_finalizing():
+            self.store.close()
 
 
 class _Local(threading.local):
