@@ -206,9 +206,10 @@ def test_a_living_wake_up_connection_passes_its_check(open_redis: Open) -> None:
             ours.drain_wake()
 
 
-def test_a_forked_child_uses_a_connection_of_its_own(open_redis: Open) -> None:
+def test_a_forked_child_uses_a_connection_of_its_own(open_redis: Open, behind: redis.Redis) -> None:
     producer = open_redis()
     producer.publish(envelopes(1))
+    before = behind.info("stats")["total_connections_received"]
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -220,6 +221,7 @@ def test_a_forked_child_uses_a_connection_of_its_own(open_redis: Open) -> None:
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     producer.publish(envelopes(1, start=2))
+    assert behind.info("stats")["total_connections_received"] == before + 1
     assert numbers_of(open_redis("w/1").reserve(["hipri"], 9)) == [0, 1, 2]
 
 

@@ -77,6 +77,7 @@ def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisSe
         ours.publish([envelope(1, due=4e9)])
     held += ours.reserve(["hipri"], 10)
     assert len(held) == 20
+    ours.connect()
     assert ours.extend(held).done == 20
     assert ours.ack([Ack(held[0], [envelope(99)])]).done == 1
     assert ours.requeue(held[1:2]).done == 1
