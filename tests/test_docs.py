@@ -40,7 +40,7 @@ def test_the_readme_names_every_exit_code_and_no_other() -> None:
     assert named == {int(code) for code in ExitCode}
 
 
-@pytest.mark.parametrize("command", ["demo", "call", "result", "purge", "queues", "report"])
+@pytest.mark.parametrize("command", ["demo", "call", "result", "purge", "queues", "dead", "report"])
 def test_the_commands_of_the_readme_exist(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "qworker", command, "--help"], capture_output=True, text=True, timeout=30
