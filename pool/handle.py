@@ -50,8 +50,15 @@ class SpawnerHandle:
 
     def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
         """Ask for a child of `slot` that owns the two descriptors; False when the spawner has gone."""
+        return self._request({"slot": slot}, [work_fd, talk_fd])
+
+    def signal(self, slot: int, number: int) -> bool:
+        """Send a signal to the child of `slot`, SIGKILL to its whole process group; False when the spawner has gone."""
+        return self._request({"slot": slot, "signal": int(number)}, [])
+
+    def _request(self, request: dict[str, int], fds: list[int]) -> bool:
         try:
-            socket.send_fds(self._requests, [json.dumps({"slot": slot}).encode()], [work_fd, talk_fd])
+            socket.send_fds(self._requests, [json.dumps(request).encode()], fds)
         except OSError:
             return False
         return True

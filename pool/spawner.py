@@ -97,7 +97,7 @@ class _Spawner:
         self._reports = reports
         self._table_fd = table_fd
         self._parent_pid = parent_pid
-        self._children: dict[int, tuple[int, Any]] = {}  # pid → (slot, process)
+        self._children: dict[int, Any] = {}  # slot → process
         self._signals = SignalPipe([signal.SIGCHLD])
 
     def run(self) -> None:
@@ -114,12 +114,8 @@ class _Spawner:
 
         What a task has started goes with its child, so that a new run elsewhere is alone.
         """
-        for pid in self._children:
-            for kill in (os.killpg, os.kill):
-                try:
-                    kill(pid, signal.SIGKILL)
-                except ProcessLookupError:  # it was faster
-                    continue
+        for process in self._children.values():
+            _kill_group(process.pid)
 
     def turn(self) -> bool:
         """Wait for a request or a dead child and deal with it; False when the master has gone."""
@@ -139,8 +135,22 @@ class _Spawner:
             return False
         if not data:
             return False
-        self._fork(json.loads(data)["slot"], *fds)
+        request = json.loads(data)
+        if "signal" in request:
+            self._signal(request["slot"], request["signal"])
+        else:
+            self._fork(request["slot"], *fds)
         return True
+
+    def _signal(self, slot: int, number: int) -> None:
+        """Send a signal to a slot's child. Here, because only its parent knows that the pid is still that child's."""
+        process = self._children.get(slot)
+        if process is None:
+            return
+        if number == signal.SIGKILL:
+            _kill_group(process.pid)
+        else:
+            os.kill(process.pid, number)
 
     def _fork(self, slot: int, work_fd: int, talk_fd: int) -> None:
         process = billiard.get_context("fork").Process(
@@ -151,7 +161,7 @@ class _Spawner:
             process.start()
         os.close(work_fd)
         os.close(talk_fd)
-        self._children[process.pid] = (slot, process)
+        self._children[slot] = process
         send_report(self._reports, {"event": "forked", "slot": slot, "pid": process.pid})
 
     def _in_child(self, slot: int, work_fd: int, talk_fd: int, parent_pid: int) -> None:
@@ -165,12 +175,35 @@ class _Spawner:
         sys.stdout.flush()
 
     def _reap(self) -> None:
-        for pid, (slot, process) in list(self._children.items()):
-            reaped, status, usage = os.wait4(pid, os.WNOHANG)
-            if not reaped:
-                continue
-            # billiard would wait for this pid itself otherwise, and find nothing.
-            process._popen.returncode = os.waitstatus_to_exitcode(status)
-            del self._children[pid]
-            report = {"event": "exited", "slot": slot, "pid": pid, "status": process._popen.returncode}
-            send_report(self._reports, report | {"peak_kib": usage.ru_maxrss})
+        for slot, process in list(self._children.items()):
+            end = _end_of(process)
+            if end is not None:
+                del self._children[slot]
+                status, peak_kib = end
+                report = {"event": "exited", "slot": slot, "pid": process.pid, "status": status, "peak_kib": peak_kib}
+                send_report(self._reports, report)
+
+
+def _end_of(process: Any) -> tuple[int, int | None] | None:
+    """Reap a child that has ended: its exit code (negative: the signal) and peak memory in KiB; None while it lives."""
+    if process._popen.returncode is not None:  # billiard looks after old children whenever it starts a new one
+        return process._popen.returncode, None
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    if ended.si_code != os.CLD_EXITED or ended.si_status != 0:
+        _kill_group(
+            process.pid
+        )  # what its task has started ends with it; before the reaping, while the number is taken
+    _, status, usage = os.wait4(process.pid, 0)
+    process._popen.returncode = os.waitstatus_to_exitcode(status)
+    return process._popen.returncode, usage.ru_maxrss
+
+
+def _kill_group(pid: int) -> None:
+    """SIGKILL for a child and everything in its process group (which it may not have made yet)."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it was faster
+            continue
