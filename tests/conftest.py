@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# First of all the installed one: in a checkout that is named qworker, pytest would import the checkout under this name.
+import qworker  # noqa: F401
+
 from support import RedisServer
 from support.reports import pytest_make_collect_report, pytest_runtest_makereport
 
