@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..tasks import Action, Outcome
+from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
-from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_outcome, pack_record, pack_state
+from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_limits, pack_outcome, pack_record, pack_state
 
 
 class Job(Protocol):
@@ -26,6 +26,10 @@ class Job(Protocol):
 
     text: str  # `id name`, for ps and status
     ack_first: bool  # at most once: must be acked before it runs
+    soft_s: float | None  # time limits; hard ones are the master's to enforce
+    hard_s: float | None
+    acks_on_timeout: bool
+    stores: bool
 
     def run(self) -> Outcome:
         """Run the task; every ordinary exception has become part of the outcome."""
@@ -44,12 +48,12 @@ class Executor(Protocol):
 class Runtime:
     """What the spawner has built from the application and every child inherits.
 
-    `config` is the JSON-able description for the master; `start(slot, send_state)` is called first in each child.
+    `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child.
     """
 
     executor: Executor
     config: dict[str, Any]
-    start: Callable[[int, Callable[[str, bytes], None]], None]
+    start: Callable[[int, Hooks], None]
 
 
 class MasterGone(Exception):
@@ -63,7 +67,7 @@ def child_main(runtime: Runtime, slot: int, work: socket.socket, talk: socket.so
     talk.setblocking(True)
     child = _Child(runtime.executor, slot, work, talk, SlotTable(table_fd))
     try:
-        runtime.start(slot, child.send_state)
+        runtime.start(slot, child)
     except Exception:  # user code (worker_process_init) may raise anything: the master stops with its traceback
         talk.sendall(pack_record(Say.BOOT_FAILED, 0, traceback.format_exc().encode()))
         raise SystemExit(1) from None
@@ -118,6 +122,14 @@ class _Child:
         """Have the master store a state (STARTED, `update_state`) while the task goes on."""
         self._talk.sendall(pack_state(self._seq, task_id, meta))
 
+    def order(self) -> int:
+        """What the master has ordered the running message to do."""
+        return self._table.order(self._slot, self._seq)
+
+    def is_stopping(self) -> bool:
+        """Whether the worker has begun to stop."""
+        return self._table.is_stopping()
+
     def _one(self, seq: int, raw: bytes, queue: str, crashes: int, started: float) -> Outcome:
         self._seq = seq
         job = self._executor.prepare(raw, queue, crashes)
@@ -126,6 +138,8 @@ class _Child:
         if not self._may_start(seq, job):
             return Outcome(Action.DROP)
         self._table.begin(self._slot, seq, started, job.text.encode("utf-8", "replace"))
+        if job.soft_s or job.hard_s:
+            self._talk.sendall(pack_limits(seq, job.soft_s, job.hard_s, job.acks_on_timeout, job.stores))
         set_title(self._title + job.text)
         try:
             return job.run()

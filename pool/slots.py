@@ -18,13 +18,17 @@ from typing import Final, NamedTuple
 from ..core.clock import SystemClock
 
 _RECORD: Final = struct.Struct("<QdH")
-_TEXT_BYTES: Final = 200
+_TEXT_BYTES: Final = 200  # 18 + 200 + 9 bytes fit the slot
 _SLOT_BYTES: Final = 256
 #: More children than this in one worker are refused (the file is sparse: unused slots cost nothing).
 MAX_SLOTS: Final = 1024
 #: Behind the slots: until when the worker's lease is certain.
 _LEASE_AT: Final = _SLOT_BYTES * MAX_SLOTS
 _LEASE: Final = struct.Struct("<d")
+_STOPPING_AT: Final = _LEASE_AT + 8
+#: The end of each slot belongs to the master: which message is ordered to do what.
+_ORDER: Final = struct.Struct("<QB")
+_ORDER_AT: Final = _SLOT_BYTES - _ORDER.size
 _FILE_BYTES: Final = _LEASE_AT + 4096
 
 
@@ -85,6 +89,26 @@ class SlotTable:
             return None
         text = record[_RECORD.size : _RECORD.size + min(length, _TEXT_BYTES)]
         return Running(seq, started, text.decode("utf-8", "replace"))
+
+    def give_order(self, slot: int, seq: int, order: int) -> None:
+        """Order the run of message `seq` in `slot` to stop (`tasks.interrupts.Order`).
+
+        Written by the consumer thread.
+        """
+        _ORDER.pack_into(self._map, slot * _SLOT_BYTES + _ORDER_AT, seq, order)
+
+    def order(self, slot: int, seq: int) -> int:
+        """What message `seq` in `slot` is ordered to do, 0 = nothing. Read by the child."""
+        about, order = _ORDER.unpack_from(self._map, slot * _SLOT_BYTES + _ORDER_AT)
+        return order if about == seq else 0
+
+    def set_stopping(self) -> None:
+        """The worker has begun to stop. Written by the master."""
+        self._map[_STOPPING_AT] = 1
+
+    def is_stopping(self) -> bool:
+        """Whether the worker has begun to stop."""
+        return bool(self._map[_STOPPING_AT])
 
     def set_lease(self, until: float) -> None:
         """The lease is certain until this moment of the clock's `boottime`. Written by the consumer thread."""

@@ -26,6 +26,7 @@ from ..transports import Envelope
 PACKET: Final = struct.Struct("<BQHH")
 RECORD: Final = struct.Struct("<IBQ")
 DONE: Final = struct.Struct("<BBdHII")
+_LIMITS: Final = struct.Struct("<dd??")
 
 #: Above this an envelope is announced instead of sent: a few packets must fit the socket's default buffer (208 KiB on
 #: Linux).
@@ -52,6 +53,7 @@ class Say(IntEnum):
     DONE = 5
     STATE = 6
     ASK = 7  # may I start this? the lease was not certain any more
+    LIMITS = 8  # what I start now has time limits
 
 
 class Tell(IntEnum):
@@ -114,6 +116,17 @@ def unpack_outcome(payload: memoryview | bytes) -> Outcome:
     return outcome
 
 
+def pack_limits(seq: int, soft_s: float | None, hard_s: float | None, acks_on_timeout: bool, stores: bool) -> bytes:
+    """The LIMITS record: seconds from its start that a run may take."""
+    return pack_record(Say.LIMITS, seq, _LIMITS.pack(soft_s or 0.0, hard_s or 0.0, acks_on_timeout, stores))
+
+
+def unpack_limits(payload: bytes) -> tuple[float, float, bool, bool]:
+    """Read a LIMITS payload: soft and hard limit (0 = none), is a time-out acked, is its result stored."""
+    soft_s, hard_s, acks_on_timeout, stores = _LIMITS.unpack(payload)
+    return soft_s, hard_s, acks_on_timeout, stores
+
+
 def pack_state(seq: int, task_id: str, meta: bytes) -> bytes:
     """The STATE record: a result to store while the task goes on (`update_state`, STARTED)."""
     name = task_id.encode("utf-8", "surrogatepass")
@@ -131,7 +144,7 @@ def _is_rare(outcome: Outcome) -> bool:
 
 
 def _pack_extra(outcome: Outcome) -> bytes:
-    successors = [(e.queue, e.raw.decode(), e.priority, e.due) for e in outcome.successors]
+    successors = [(e.queue, e.raw.decode(), e.priority, e.due, e.front) for e in outcome.successors]
     others = [(task_id, meta.decode()) for task_id, meta in outcome.others]
     extra = {
         "next": successors,
@@ -146,7 +159,7 @@ def _pack_extra(outcome: Outcome) -> bytes:
 def _unpack_extra(outcome: Outcome, extra: bytes) -> None:
     data = json.loads(extra)
     outcome.successors = tuple(
-        Envelope(queue, raw.encode(), priority, due) for queue, raw, priority, due in data["next"]
+        Envelope(queue, raw.encode(), priority, due, front) for queue, raw, priority, due, front in data["next"]
     )
     outcome.reason = data["reason"]
     outcome.details = data["details"]

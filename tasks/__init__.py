@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .eager import EagerResult as EagerResult
     from .execute import TaskExecutor as TaskExecutor
     from .handles import connect_results as connect_results
+    from .interrupts import Hooks as Hooks
+    from .interrupts import Order as Order
     from .loader import find_app as find_app
     from .logs import get_task_logger as get_task_logger
     from .lost import lost_outcome as lost_outcome
@@ -39,6 +41,8 @@ _PLACES: Final = {
     "Context": "context",
     "EagerResult": "eager",
     "EncodeError": "typed_json",
+    "Hooks": "interrupts",
+    "Order": "interrupts",
     "Outcome": "outcome",
     "Signature": "canvas",
     "Task": "task",

@@ -11,6 +11,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final
 
 from .encoding import RESERVED_HEADERS
+from .interrupts import interrupts
 from .message import Message
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ StateSink = Callable[[str, str, bytes], None]
 #: Set by a worker's child before its first task: takes (task id, state, encoded meta) of a state that is not final and
 #: has it stored. None elsewhere: then there is nowhere to send it.
 state_sink: StateSink | None = None
+
+
+#: Where a message carries the state that `Task.checkpoint` has kept.
+CHECKPOINT_HEADER: Final = "qworker_checkpoint"
+#: A checkpoint may be None: this is the absence of one.
+NO_CHECKPOINT: Final = object()
 
 
 class Context:
@@ -73,6 +80,8 @@ class Context:
     is_entering = False
     #: What `Task.retry(throw=False)` has asked for.
     pending_retry: Retry | None = None
+    #: What this run has given to `Task.checkpoint`.
+    saved_checkpoint: Any = NO_CHECKPOINT
     #: The message that is being run; None in a direct or eager run.
     message: Message | None = None
 
@@ -92,6 +101,16 @@ class Context:
             "called_directly": False,
         }
         return context
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker has begun to stop: a long task should finish soon, or checkpoint."""
+        return interrupts.is_stopping()
+
+    @property
+    def checkpoint(self) -> Any:
+        """What an earlier run of this message, cut by a stop, gave to `Task.checkpoint`; None if there was none."""
+        return None if self._message is None else self._message.headers.get(CHECKPOINT_HEADER)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the field `name`, or `default` if there is none of that name."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..core import logs
@@ -20,10 +19,12 @@ from ..core.errors import (
     NotRegistered,
     Reject,
     Retry,
+    WorkerShutdown,
 )
 from . import context as contexts
 from .codec import decode
-from .context import Context
+from .context import NO_CHECKPOINT, Context
+from .interrupts import Hooks, interrupts
 from .message import Message
 from .outcome import Action, Outcome
 from .outcome_meta import (
@@ -37,7 +38,7 @@ from .outcome_meta import (
 from .reprs import short_repr
 from .retrying import plan_of
 from .serializers import accepted_types
-from .successors import UNSUPPORTED_CANVAS, after_failure, after_success, next_attempt, unsupported
+from .successors import UNSUPPORTED_CANVAS, after_failure, after_success, next_attempt, resumed, unsupported
 from .tracebacks import text_of
 
 if TYPE_CHECKING:
@@ -69,10 +70,16 @@ class TaskExecutor:
         self._timezone: str = conf.timezone
         self._max_bytes: int = conf.worker_max_message_bytes
 
-    def start(self, send_state: Callable[[str, bytes], None]) -> None:
-        """Call this first in each child: states of running tasks then find their way to the master."""
+    def start(self, hooks: Hooks) -> None:
+        """Call this first in each child: states of running tasks and orders to them then find their way."""
         self.pid = os.getpid()
-        contexts.state_sink = lambda task_id, _state, meta: send_state(task_id, meta)
+
+        def send_state(task_id: str, _state: str, meta: bytes) -> None:
+            with interrupts.shield():  # half a record would make the rest of the channel unreadable
+                hooks.send_state(task_id, meta)
+
+        contexts.state_sink = send_state
+        interrupts.install(hooks, Run._call.__code__)
         logs.set_task_info(contexts.task_info)
 
     def prepare(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
@@ -131,6 +138,10 @@ class Run:
         self.message = message
         self.ack_first = not task.acks_late
         self.text = f"{message.id} {message.task}"
+        hard, soft = message.time_limits
+        self.hard_s = task.time_limit if hard is None else hard
+        self.soft_s = task.soft_time_limit if soft is None else soft
+        self.acks_on_timeout = not task.acks_late or task.acks_on_timeout
         self._executor = executor
         self._context = Context.for_message(message, hostname=executor.node, queue=queue, redelivered=crashes > 0)
         ignored = message.headers.get("ignore_result")
@@ -153,6 +164,8 @@ class Run:
                 return Outcome(Action.ACK, self.message.id)
             except Reject as reject:
                 return self._rejected(reject)
+            except WorkerShutdown as shutdown:
+                return self._cut(shutdown)
             if context.pending_retry is not None:
                 return self._retry(context.pending_retry)
             return self._succeeded(value, time.monotonic() - started)
@@ -175,7 +188,27 @@ class Run:
             task.before_start(message.id, message.args, message.kwargs)
         if task.body is task.run:
             context.is_entering = False
-        return task.body(*message.args, **message.kwargs)
+        interrupts.open()
+        try:
+            return task.body(*message.args, **message.kwargs)
+        finally:
+            interrupts.close()
+
+    def _cut(self, shutdown: WorkerShutdown) -> Outcome:
+        """The worker stops: not a failure.
+
+        The message goes back, with the state of its last checkpoint if it made one.
+        """
+        message = self.message
+        if self.ack_first:
+            _say(logging.WARNING, "task-cut", self, "was cut by the stop and is not run again (acks_late=False)")
+            meta = failure_meta(message.id, shutdown, None, self.fields()) if self.stores else None
+            return Outcome(Action.ACK, message.id, meta)
+        state = self._context.saved_checkpoint
+        if state is NO_CHECKPOINT:
+            return Outcome(Action.REQUEUE, message.id)
+        _say(logging.INFO, "task-checkpointed", self, "goes back to its queue with its checkpoint")
+        return Outcome(Action.ACK, message.id, successors=[resumed(message, state, self._executor.app, self._context)])
 
     def _succeeded(self, value: Any, runtime_s: float) -> Outcome:
         message = self.message

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..transports import Envelope
 from .canvas import Signature
-from .context import Context
+from .context import CHECKPOINT_HEADER, Context
 from .encoding import encode_retry
 from .ids import new_id
 from .message import Message
@@ -74,6 +74,21 @@ def next_attempt(message: Message, plan: RetryPlan, app: App, context: Context) 
         expires=None if expires is None else from_now(expires, now, zone),
     )
     return Envelope(queue, raw, priority, plan.due)
+
+
+def resumed(message: Message, state: Any, app: App, context: Context) -> Envelope:
+    """Return the envelope of the same attempt, next in its queue, that finds `state` in `self.request.checkpoint`."""
+    queue = context.queue or message.queue or app.conf.task_default_queue
+    raw = encode_retry(
+        message,
+        retries=message.retries,
+        eta=None,
+        now=time.time(),
+        queue=queue,
+        priority=message.priority,
+        changes={CHECKPOINT_HEADER: state},
+    )
+    return Envelope(queue, raw, message.priority, front=True)
 
 
 def after_success(message: Message, result: Any, app: App, context: Context) -> list[Envelope]:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
-from ..core.errors import Retry
+from ..core.errors import Retry, WorkerShutdown
 from . import context as contexts
 from .calling import Parameters
 from .context import Context
 from .eager import EagerResult, run_eagerly, through_the_wire
+from .interrupts import interrupts
 from .options import FromSetting
 from .outcome_meta import fields_of, state_meta
 from .publishing import prepare
 from .retrying import RETRY_OPTIONS, RetryPlan, attach, due_at, may_retry, out_of_retries, retrying
+from .typed_json import dumps
 
 if TYPE_CHECKING:
     from .app import App
@@ -295,6 +298,25 @@ class Task(Generic[P, R]):
         contexts.state_sink(
             task_id, state or "PENDING", state_meta(task_id, state or "PENDING", meta, fields_of(context))
         )
+
+    def shield(self) -> AbstractContextManager[None]:
+        """Return a context manager: a stop or soft time limit that falls into its block is raised at the block's end.
+
+        A cold stop still ends the process two seconds after it was ordered.
+        """
+        return interrupts.shield()
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep `state` (JSON) in case this run is cut by a stop: the next run finds it in `request.checkpoint`.
+
+        When the worker has begun to stop, this ends the run: it raises WorkerShutdown, and the message goes to the
+        front of its queue with the state. Not a failure and not a retry. Raises EncodeError.
+        """
+        dumps(state)
+        context = self.request
+        context.saved_checkpoint = state
+        if context.stopping and not context.called_directly:
+            raise WorkerShutdown("checkpointed")
 
     def signature(
         self,

@@ -16,14 +16,16 @@ from __future__ import annotations
 import logging
 import math
 import selectors
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..core.clock import Clock
 from ..core.errors import TransportError
-from ..pool import Channel, Pace
+from ..pool import Channel, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
+from .enforcer import Enforcer
 from .ledger import Ledger
 from .link import Link
 from .mailbox import Letter, Mailbox
@@ -40,7 +42,7 @@ SMALL_WINDOW: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the consumer tells the master. `kind`: ready, boot_failed, connected, dry, drained, unreachable, failed."""
+    """What the consumer tells the master. `kind` is a key of the master's `_ON_NOTICE`."""
 
     kind: str
     slot: int = -1
@@ -59,6 +61,7 @@ class Consumer:
         mailbox: Mailbox,
         clock: Clock,
         notify: Callable[[Notice], None],
+        table: SlotTable,
         final_tasks: frozenset[str] = frozenset(),
         *,
         burst: bool = False,
@@ -71,8 +74,17 @@ class Consumer:
         self._clock = clock
         self._notify = notify
         self._dispatcher = Dispatcher(ledger, pace, clock)
+        self._enforcer = Enforcer(ledger, self._dispatcher, table, clock, self._signal_child)
         self._outcomes = Outcomes(
-            ledger, settler, self._dispatcher, pace, clock, self._on_ready, self._on_boot_failed, final_tasks
+            ledger,
+            settler,
+            self._dispatcher,
+            pace,
+            clock,
+            self._on_ready,
+            self._on_boot_failed,
+            self._enforcer.started,
+            final_tasks,
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, None)
@@ -108,6 +120,7 @@ class Consumer:
         except TransportError as error:
             self._watch_wake(None)
             self._link.broke(error)
+        self._enforcer.enforce(now)
         self._dispatcher.rebalance(now)
         self._dispatcher.dispatch()
         self._watch_backlogs()
@@ -135,7 +148,11 @@ class Consumer:
 
     def _timeout(self) -> float:
         now = self._clock.monotonic()
-        at = min(self._link.next_at(fetching=self._want() > 0), self._dispatcher.rebalance_at(now))
+        at = min(
+            self._link.next_at(fetching=self._want() > 0),
+            self._dispatcher.rebalance_at(now),
+            self._enforcer.next_at(),
+        )
         if self._link.is_up:
             if self._settler.is_due(now, idle=self._is_idle()):
                 return 0.0
@@ -223,6 +240,10 @@ class Consumer:
     def _on_boot_failed(self, seat: Seat, text: str) -> None:
         self._notify(Notice("boot_failed", seat.channel.slot, {"traceback": text}))
 
+    def _signal_child(self, seat: Seat, number: signal.Signals) -> None:
+        data = {"serial": seat.channel.serial, "number": number}
+        self._notify(Notice("signal_child", seat.channel.slot, data))
+
     def _dismiss(self, seat: Seat) -> None:
         """Ask a child to leave once it has nothing to do."""
         if seat.is_ready and not seat.is_leaving and seat.load == 0:
@@ -260,6 +281,10 @@ class Consumer:
         for seat in self._dispatcher.seats.values():
             self._ledger.put_back(self._dispatcher.take_back(seat))
         self._release()
+
+    def _obey_cut(self) -> None:
+        """A cold stop: have everything that runs interrupted."""
+        self._enforcer.cut()
 
     def _obey_nothing(self) -> None:
         """Wake up and look around."""

@@ -38,6 +38,10 @@ class Spawner(Protocol):
         """Ask for a child; False when the spawner has gone."""
         ...
 
+    def signal(self, slot: int, number: int) -> bool:
+        """Signal a slot's child, with SIGKILL its whole process group."""
+        ...
+
     def reports(self) -> list[dict[str, Any]] | None:
         """What it has reported since the last call; None once it has gone."""
         ...
@@ -130,6 +134,11 @@ class Crew:
             if slot.pid:
                 _kill_group(os.killpg, slot.pid)
                 _kill_group(os.kill, slot.pid)
+
+    def signal(self, index: int, serial: int, number: int, spawner: Spawner) -> None:
+        """Signal this slot's child, if it is still the one that is meant."""
+        if self._slots[index].serial == serial:
+            spawner.signal(index, number)
 
     def pids(self) -> list[int]:
         """The children's process ids, in slot order."""

@@ -12,6 +12,7 @@ from typing import Final
 from ..core.clock import Clock
 from ..pool import Channel, Pace, pack_task
 from .ledger import Entry, Ledger, State
+from .limits import Limit
 
 #: A child that has reported nothing for this long while others are idle gives back what it has not read (promise: 50
 #: ms).
@@ -21,7 +22,17 @@ STUCK_S: Final = 0.020
 class Seat:
     """One child, as the consumer sees it. `is_deaf`: its talk socket is closed, its exit status is still to come."""
 
-    __slots__ = ("channel", "has_backlog", "is_deaf", "is_leaving", "is_ready", "load", "progress_at")
+    __slots__ = (
+        "channel",
+        "condemned_for",
+        "has_backlog",
+        "is_deaf",
+        "is_leaving",
+        "is_ready",
+        "limits",
+        "load",
+        "progress_at",
+    )
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -29,6 +40,8 @@ class Seat:
         self.is_leaving = False
         self.is_deaf = False
         self.has_backlog = False
+        self.limits: tuple[int, Limit] | None = None  # of the message that started last, if it has any
+        self.condemned_for = 0  # the message for which this child is being killed
         self.load = 0
         self.progress_at = 0.0
 

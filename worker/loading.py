@@ -14,7 +14,7 @@ from typing import Any
 from ..core import logs
 from ..core.errors import ConfigError
 from ..pool import Runtime
-from ..tasks import App, TaskExecutor, find_app
+from ..tasks import App, Hooks, TaskExecutor, find_app
 from .options import WorkerOptions
 
 
@@ -78,10 +78,10 @@ def _queues(app: App, options: WorkerOptions) -> list[str]:
     return queues
 
 
-def _starter(executor: TaskExecutor) -> Callable[[int, Callable[[str, bytes], None]], None]:
-    def start(slot: int, send_state: Callable[[str, bytes], None]) -> None:
+def _starter(executor: TaskExecutor) -> Callable[[int, Hooks], None]:
+    def start(slot: int, hooks: Hooks) -> None:
         logs.set_process_name(f"Child-{slot + 1}")
-        executor.start(send_state)
+        executor.start(hooks)
 
     return start
 

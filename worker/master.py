@@ -43,6 +43,8 @@ SIGNALS: Final = {
     signal.SIGTSTP: Event.QUIET,
     signal.SIGCONT: Event.RESUME,
 }
+#: How long a cold stop leaves to tasks that it has interrupted.
+COLD_S: Final = 2.0
 #: How long a hard stop waits for the broker to take the messages back (the rest is left to the lease).
 HARD_S: Final = 2.0
 #: How long the consumer thread may take to close its connections at the very end.
@@ -164,15 +166,18 @@ class Master:
         self._drain()
 
     def _begin_soft(self) -> None:
+        logger.info("soft shutdown: running tasks have %g s, everything else goes back to its queue", self._soft_s)
         self._drain()
         self._deadline = self._clock.monotonic() + self._soft_s
 
     def _begin_cold(self) -> None:
-        logger.warning("cold shutdown: running tasks are cut and requeued")
+        logger.warning("cold shutdown: running tasks are interrupted, and killed after %g s", COLD_S)
         self._drain()
-        self._kill()
+        self._mailbox.post("cut")
+        self._deadline = self._clock.monotonic() + COLD_S
 
     def _begin_hard(self) -> None:
+        logger.warning("hard shutdown: children are killed, their messages go back")
         self._drain()
         self._kill()
         self._deadline = self._clock.monotonic() + HARD_S
@@ -182,6 +187,7 @@ class Master:
             self.exit_code = self._outcome or (ExitCode.CUT if self._cut else ExitCode.OK)
 
     def _drain(self) -> None:
+        self._table.set_stopping()
         if self._thread is not None and not self._is_consumer_gone:
             self._mailbox.post("drain")
         else:  # nothing was ever fetched, or nobody is left who could give it back
@@ -238,7 +244,7 @@ class Master:
 
     def _on_exited(self, report: dict[str, Any]) -> None:
         assert self._crew is not None
-        is_ours = self.phase in (Phase.COLD, Phase.HARD)
+        is_ours = self.phase is Phase.HARD
         self._crew.died(report["slot"], Death(report["status"], report["peak_kib"], is_ours))
 
     def _on_spawner_gone(self, spawner: Spawner) -> None:
@@ -279,6 +285,10 @@ class Master:
 
     def _on_connected(self, notice: Notice) -> None:
         self._is_connected = True
+
+    def _on_signal_child(self, notice: Notice) -> None:
+        if self._crew is not None and self._spawner is not None:
+            self._crew.signal(notice.slot, notice.data["serial"], notice.data["number"], self._spawner)
 
     def _on_dry(self, notice: Notice) -> None:
         logger.info("burst: the queues are empty")
@@ -349,6 +359,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "ready": Master._on_ready,
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
+    "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,
     "drained": Master._on_drained,
     "unreachable": Master._on_unreachable,

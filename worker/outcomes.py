@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.clock import Clock
-from ..core.errors import WorkerLostError
-from ..pool import Pace, Say, Tell, unpack_outcome, unpack_state
+from ..core.errors import TimeLimitExceeded, WorkerLostError
+from ..pool import Pace, Say, Tell, unpack_limits, unpack_outcome, unpack_state
 from ..results import StoredResult
-from ..tasks import Action, Outcome, lost_outcome
+from ..tasks import Action, Outcome, identify, lost_outcome
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .settler import Settler
@@ -64,6 +64,7 @@ class Outcomes:
         clock: Clock,
         on_ready: Callable[[Seat], None],
         on_boot_failed: Callable[[Seat, str], None],
+        on_limits: Callable[[Seat, int, tuple[float, float, bool, bool]], None],
         final_tasks: frozenset[str] = frozenset(),
     ) -> None:
         self._ledger = ledger
@@ -73,6 +74,7 @@ class Outcomes:
         self._clock = clock
         self._on_ready = on_ready
         self._on_boot_failed = on_boot_failed
+        self._on_limits = on_limits
         self._final_tasks = final_tasks  # reject_on_worker_lost=False: a crash is their failure
         self.pending_begins: list[tuple[Seat, Entry, Say]] = []
         self.is_draining = False
@@ -99,6 +101,8 @@ class Outcomes:
         elif kind is Say.STATE:
             task_id, meta = unpack_state(payload)
             self._settler.result(self._ledger.get(seq), StoredResult(task_id, meta, False))
+        elif kind is Say.LIMITS:
+            self._on_limits(seat, seq, unpack_limits(payload))
         elif kind is Say.READY:
             seat.is_ready = True
             self._on_ready(seat)
@@ -130,6 +134,7 @@ class Outcomes:
         elif outcome.action is Action.PARK:
             self._settler.requeue(entry, due=outcome.due)
         else:
+            self._note_cut(entry, outcome.task_id)
             self._settler.requeue(entry)
 
     def _on_begin(self, seat: Seat, seq: int, kind: Say) -> None:
@@ -182,7 +187,9 @@ class Outcomes:
         for entry in self._ledger.sent_to(seat.channel.serial):
             if entry.fenced:
                 self._drop(entry)
-            elif death.is_ours:
+            elif entry.seq == seat.condemned_for:
+                self._timed_out(seat, entry, death)
+            elif death.is_ours or seat.condemned_for:
                 self._interrupted(entry)
             else:
                 self._crashed(entry, death)
@@ -191,12 +198,28 @@ class Outcomes:
 
     def _interrupted(self, entry: Entry) -> None:
         lost = lost_outcome(entry.delivery.raw, WorkerLostError("cut by a cold stop"), {}, self._final_tasks)
-        if self.is_draining:
-            self.cut.append(lost.task_id)
-        logger.warning("Task %s[%s] was cut and goes back to its queue", lost.details["task"], lost.task_id)
+        self._note_cut(entry, lost.task_id)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
         self._settler.requeue(entry)
+
+    def _note_cut(self, entry: Entry, task_id: str) -> None:
+        fate = "is not run again (acks_late=False)" if entry.acked else "goes back to its queue"
+        logger.warning("Task %s[%s] was cut and %s", identify(entry.delivery.raw).task, task_id, fate)
+        if self.is_draining:
+            self.cut.append(task_id)
+
+    def _timed_out(self, seat: Seat, entry: Entry, death: Death) -> None:
+        """Killed at its hard limit: a failure, unless the task asks for another try."""
+        assert seat.limits is not None
+        limit = seat.limits[1]
+        if not limit.acks_on_timeout:
+            self._crashed(entry, death)
+            return
+        lost = lost_outcome(entry.delivery.raw, TimeLimitExceeded(limit.hard_s), {}, self._final_tasks)
+        if limit.stores and lost.meta is not None:
+            self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
+        self._settler.ack(entry)
 
     def _crashed(self, entry: Entry, death: Death) -> None:
         crashes = entry.delivery.crashes + 1

@@ -85,7 +85,9 @@ class _Builder:
         )
         settler = Settler(transport, store, ledger, clock)
         final = frozenset(config["final_tasks"])
-        consumer = Consumer(link, ledger, settler, pace, mailbox, clock, notify, final, burst=self._options.burst)
+        consumer = Consumer(
+            link, ledger, settler, pace, mailbox, clock, notify, table, final, burst=self._options.burst
+        )
         self._greet(config, size)
         return Plan(consumer, size, soft_s=conf["worker_soft_shutdown_timeout"])
 

@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import Sequence
 
-from qworker.pool import Channel, Pace, Say
+from qworker.pool import Channel, Pace, Say, SlotTable
 from qworker.pool.wire import PACKET, RECORD, Work, pack_outcome, pack_record
 from qworker.results import StoredResult
 from qworker.tasks import Outcome
@@ -89,6 +89,7 @@ class Bench:
         self.mailbox = Mailbox()
         self.notices: list[Notice] = []
         self.horizons: list[float] = []
+        self.table = SlotTable.create()
         self.settler = Settler(self.transport, self.store, self.ledger, self.clock)
         self.link = Link(
             self.transport,
@@ -101,7 +102,7 @@ class Bench:
             horizon=self.horizons.append,
         )
         self.consumer = Consumer(
-            self.link, self.ledger, self.settler, Pace(4), self.mailbox, self.clock, self.notices.append
+            self.link, self.ledger, self.settler, Pace(4), self.mailbox, self.clock, self.notices.append, self.table
         )
         self.children: list[FakeChild] = []
 
@@ -134,6 +135,7 @@ class Bench:
         self.consumer.close()
         self.other.close()
         self.mailbox.close()
+        self.table.close()
         for child in self.children:
             child.die()
             child.channel.close()

@@ -39,6 +39,9 @@ class FakeSpawner:
         self.forked.append(slot)
         return True
 
+    def signal(self, slot: int, number: int) -> bool:
+        return True
+
     def reports(self) -> list[dict[str, Any]] | None:
         if self.queue and self.queue[0] is None:
             return None

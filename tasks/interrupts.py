@@ -1,0 +1,109 @@
+"""How a running task is told to stop: the master orders it in shared memory and signals, this raises it in user code.
+
+One object per child (`interrupts`). An order is about one message; it is raised only while that message's own code
+runs, at most once for each kind, never inside `shield()`, and never in our own frames: what the master orders too
+early or too late is ordered again, so nothing is lost by leaving it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import CodeType, FrameType
+from typing import Final, Protocol
+
+from ..core.errors import SoftTimeLimitExceeded, WorkerShutdown
+
+
+class Order(IntEnum):
+    """What a running task may be told."""
+
+    NONE = 0
+    SHUTDOWN = 1  # WorkerShutdown: the worker stops cold
+    SOFT_LIMIT = 2  # SoftTimeLimitExceeded
+
+
+class Hooks(Protocol):
+    """What a child offers to the code that runs tasks (`pool/child.py`)."""
+
+    def send_state(self, task_id: str, meta: bytes) -> None:
+        """Have the master store a state that is not final."""
+        ...
+
+    def order(self) -> int:
+        """The order for the message that runs now; 0 when there is none."""
+        ...
+
+    def is_stopping(self) -> bool:
+        """Whether the worker has begun to stop."""
+        ...
+
+
+#: The signal by which the master says that there is an order.
+SIGNAL: Final = signal.SIGUSR2
+
+
+class Interrupts:
+    """The state of one child. Main thread only, as Python's signal handlers are."""
+
+    def __init__(self) -> None:
+        self._hooks: Hooks | None = None
+        self._own: set[CodeType] = set()
+        self._is_open = False
+        self._shields = 0
+        self._pending = Order.NONE
+        self._given: set[Order] = set()
+
+    def install(self, hooks: Hooks, *own: CodeType) -> None:
+        """Listen to the master. `own` are the functions of ours that stand between user code and the child's loop."""
+        self._hooks = hooks
+        self._own = {*own, self.open.__func__.__code__, self.close.__func__.__code__}  # type: ignore[attr-defined]
+        signal.signal(SIGNAL, self._on_signal)
+        signal.siginterrupt(SIGNAL, False)
+
+    def open(self) -> None:
+        """User code begins."""
+        self._given.clear()
+        self._pending = Order.NONE
+        self._shields = 0
+        self._is_open = True
+
+    def close(self) -> None:
+        """User code has ended."""
+        self._is_open = False
+
+    def is_stopping(self) -> bool:
+        """Whether this worker has begun to stop; False outside of a worker."""
+        return self._hooks is not None and self._hooks.is_stopping()
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Postpone what is ordered while the block runs; it is raised at the end of the block."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if not self._shields and self._pending:
+            self._raise(self._pending)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        order = Order(self._hooks.order()) if self._hooks is not None else Order.NONE
+        if not order or not self._is_open or frame is None or frame.f_code in self._own:
+            return
+        if self._shields:
+            self._pending = order
+        else:
+            self._raise(order)
+
+    def _raise(self, order: Order) -> None:
+        self._pending = Order.NONE
+        if order in self._given:
+            return
+        self._given.add(order)
+        raise WorkerShutdown("the worker stops") if order is Order.SHUTDOWN else SoftTimeLimitExceeded()
+
+
+interrupts: Final = Interrupts()

@@ -1,0 +1,117 @@
+"""Ends what runs: orders to stop (soft limit, cold stop) and kills (hard limit). Owned by the consumer thread.
+
+An order stands in the slot table; a signal makes the child look. Signals are sent by the spawner, which alone knows
+that a pid is still its child's, so they go through the master (`signal_child`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from ..core.clock import Clock
+from ..pool import SlotTable
+from ..tasks import Order, identify
+from .dispatcher import Dispatcher, Seat
+from .ledger import Entry, Ledger, State
+from .limits import Limit, Limits
+
+logger = logging.getLogger("qworker.worker")
+
+#: An order that found the child outside of user code is repeated.
+REPEAT_S: Final = 0.1
+#: Between the signal that has a child write its stack and the one that ends it.
+STACK_S: Final = 0.05
+
+
+class Enforcer:
+    """Deadlines of runs and the acts that follow. `signal_child(seat, number)` never waits."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        table: SlotTable,
+        clock: Clock,
+        signal_child: Callable[[Seat, signal.Signals], None],
+    ) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._table = table
+        self._clock = clock
+        self._signal_child = signal_child
+        self._limits = Limits()
+        self._orders: dict[int, tuple[int, Order]] = {}  # channel serial → (seq, order)
+        self._kills: dict[int, float] = {}  # channel serial → when
+        self._repeat_at = math.inf
+
+    def started(self, seat: Seat, seq: int, limits: tuple[float, float, bool, bool]) -> None:
+        """A child has started a message that has time limits."""
+        soft_s, hard_s, acks_on_timeout, stores = limits
+        seat.limits = (seq, Limit(hard_s, acks_on_timeout, stores))
+        self._limits.add(seat.channel.serial, seq, self._clock.monotonic(), soft_s, hard_s)
+
+    def cut(self) -> None:
+        """A cold stop: have WorkerShutdown raised in everything that runs."""
+        for seat in self._dispatcher.seats.values():
+            for entry in self._ledger.sent_to(seat.channel.serial):
+                self._order(seat, entry.seq, Order.SHUTDOWN)
+
+    def next_at(self) -> float:
+        """When `enforce` has something to do."""
+        return min(self._limits.next_at(), self._repeat_at, *self._kills.values(), math.inf)
+
+    def enforce(self, now: float) -> None:
+        """Act on the deadlines that have come, repeat orders that have not been obeyed, carry out kills."""
+        for due in self._limits.due(now):
+            seat = self._dispatcher.seats.get(due.serial)
+            entry = self._ledger.get(due.seq)
+            if seat is None or entry is None or entry.state is not State.SENT:
+                continue
+            if due.is_hard:
+                self._sentence(seat, entry, due.limit_s, now)
+            else:
+                self._tell(entry, f"soft time limit ({due.limit_s:g}s) exceeded", logging.WARNING)
+                self._order(seat, due.seq, Order.SOFT_LIMIT)
+        if now >= self._repeat_at:
+            self._repeat(now)
+        for serial, at in list(self._kills.items()):
+            if now >= at:
+                del self._kills[serial]
+                self._kill(serial)
+
+    def _order(self, seat: Seat, seq: int, order: Order) -> None:
+        self._table.give_order(seat.channel.slot, seq, order)
+        self._orders[seat.channel.serial] = (seq, order)
+        self._repeat_at = self._clock.monotonic() + REPEAT_S
+        self._signal_child(seat, signal.SIGUSR2)
+
+    def _repeat(self, now: float) -> None:
+        for serial, (seq, _) in list(self._orders.items()):
+            seat, entry = self._dispatcher.seats.get(serial), self._ledger.get(seq)
+            if seat is None or entry is None or entry.state is not State.SENT:
+                del self._orders[serial]
+            else:
+                self._signal_child(seat, signal.SIGUSR2)
+        self._repeat_at = now + REPEAT_S if self._orders else math.inf
+
+    def _sentence(self, seat: Seat, entry: Entry, limit_s: float, now: float) -> None:
+        """The hard limit: nothing more is given to this child, its stack is written, then it is killed."""
+        self._tell(entry, f"hard time limit ({limit_s:g}s) exceeded, its child is killed", logging.ERROR)
+        seat.condemned_for = entry.seq
+        seat.is_leaving = True
+        self._ledger.put_back(self._dispatcher.take_back(seat))
+        self._signal_child(seat, signal.SIGUSR1)
+        self._kills[seat.channel.serial] = now + STACK_S
+
+    def _kill(self, serial: int) -> None:
+        seat = self._dispatcher.seats.get(serial)
+        if seat is not None:
+            self._signal_child(seat, signal.SIGKILL)
+
+    def _tell(self, entry: Entry, text: str, level: int) -> None:
+        task_id, task = identify(entry.delivery.raw)
+        logger.log(level, "Task %s[%s] %s", task, task_id, text)
