@@ -92,6 +92,11 @@ def worker_options() -> list[click.Option]:
             help="Messages held per child (as run times ask).",
         ),
         _flag(_WORKER, "--burst", help="Exit when the queues are empty."),
+        _value(_WORKER, "--time-limit", metavar="S", check=_limit, help="Kill a task after this many seconds."),
+        _value(_WORKER, "--soft-time-limit", metavar="S", check=_limit, help="Raise SoftTimeLimitExceeded in it."),
+        _value(
+            _WORKER, "--soft-shutdown-timeout", metavar="S", check=_limit, help="What QUIT leaves to running tasks."
+        ),
         _value(_QUEUES, "-Q", "--queues", metavar="A,B", check=names, help="Queues to take from (the application's)."),
         _value(_QUEUES, "-X", "--exclude-queues", metavar="A,B", check=names, help="Queues not to take from."),
         _value(_QUEUES, "-I", "--include", metavar="A,B", check=names, help="More modules to import."),
@@ -127,9 +132,9 @@ def _without_effect() -> list[click.Option]:
 def _later() -> list[click.Option]:
     flags = ("-D --detach", "-E --task-events", "-B --beat", "--reload")
     values = (
-        *("-S --statedb", "-s --schedule", "--scheduler", "--autoscale", "--time-limit", "--soft-time-limit"),
+        *("-S --statedb", "-s --schedule", "--scheduler", "--autoscale"),
         *("--max-tasks-per-child", "--max-memory-per-child", "--max-memory-hard", "--recycle-jitter"),
-        *("--soft-shutdown-timeout", "--async-concurrency", "--http", "--pidfile", "--uid", "--gid", "--umask"),
+        *("--async-concurrency", "--http", "--pidfile", "--uid", "--gid", "--umask"),
     )
     return [
         *(_flag(_LATER, *name.split(), check=_refuse_later) for name in flags),
@@ -180,6 +185,18 @@ def _concurrency(ctx: click.Context, param: click.Parameter, text: str | None) -
     if text.lower() == "auto":
         return usable_cpus()
     return _whole_number(ctx, param, text, "a worker without children runs nothing; give 1 or more, or 'auto'")
+
+
+def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number of seconds", ctx, param) from None
+    if not 0 < seconds < 1e9:
+        raise click.BadParameter(f"{text}: give seconds, more than 0", ctx, param)
+    return seconds
 
 
 def _prefetch(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:

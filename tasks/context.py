@@ -110,7 +110,7 @@ class Context:
     @property
     def checkpoint(self) -> Any:
         """What an earlier run of this message, cut by a stop, gave to `Task.checkpoint`; None if there was none."""
-        return None if self._message is None else self._message.headers.get(CHECKPOINT_HEADER)
+        return None if self.message is None else self.message.headers.get(CHECKPOINT_HEADER)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the field `name`, or `default` if there is none of that name."""

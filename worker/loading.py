@@ -50,6 +50,9 @@ def _apply(app: App, options: WorkerOptions) -> None:
     chosen: dict[str, Any] = {"broker_url": options.broker, "result_backend": options.result_backend}
     chosen["worker_prefetch_multiplier"] = options.prefetch_multiplier
     chosen["worker_concurrency"] = options.concurrency
+    chosen["task_time_limit"] = options.time_limit
+    chosen["task_soft_time_limit"] = options.soft_time_limit
+    chosen["worker_soft_shutdown_timeout"] = options.soft_shutdown_timeout
     changes = {name: value for name, value in chosen.items() if value is not None}
     app.conf.update(changes)
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import select
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -55,6 +56,16 @@ _STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Ph
 StartSpawner = Callable[[SlotTable, Literal["fork", "spawn"]], Spawner]
 
 
+def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[signal.Signals, Event]:
+    """Return `signals` with TERM meaning what QUIT means if the environment's REMAP_SIGTERM says `SIGQUIT`."""
+    events = dict(signals)
+    if wish == "SIGQUIT":
+        events[signal.SIGTERM] = events[signal.SIGQUIT]
+    elif wish:
+        logger.warning("REMAP_SIGTERM=%s is not known and has no effect; the one value is SIGQUIT", wish)
+    return events
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the master needs once the application is loaded: the consumer, and how many children."""
@@ -83,6 +94,7 @@ class Master:
         self.phase = Phase.STARTING
         self.exit_code: ExitCode | None = None
         self._pipe = SignalPipe(SIGNALS)
+        self._events = remapped(SIGNALS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
@@ -141,7 +153,7 @@ class Master:
 
     def _on_signal(self, number: signal.Signals) -> None:
         logger.info("received %s", number.name)
-        self._move(SIGNALS[number])
+        self._move(self._events[number])
 
     def _move(self, event: Event) -> None:
         """The only place where the phase changes, and where a new phase begins to act."""
@@ -177,7 +189,8 @@ class Master:
         self._deadline = self._clock.monotonic() + COLD_S
 
     def _begin_hard(self) -> None:
-        logger.warning("hard shutdown: children are killed, their messages go back")
+        if self._crew is not None:
+            logger.warning("hard shutdown: children are killed, their messages go back")
         self._drain()
         self._kill()
         self._deadline = self._clock.monotonic() + HARD_S

@@ -25,6 +25,9 @@ class WorkerOptions:
     include: tuple[str, ...] = ()
     concurrency: int | None = None
     prefetch_multiplier: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    soft_shutdown_timeout: float | None = None
     optimization: Literal["default", "fair"] = "default"
     loglevel: str = "INFO"
     log_format: Literal["text", "json", "logfmt"] = "text"

@@ -25,8 +25,8 @@ WORKER_OPTIONS = """
 --soft-shutdown-timeout --burst --max-memory-hard --recycle-jitter --log-format --http --reload
 """
 LATER = """
--D -S=x -E -B -s=x --scheduler=x --time-limit=5 --soft-time-limit=5 --max-tasks-per-child=5 --autoscale=3,1
---max-memory-per-child=5 --max-memory-hard=5 --recycle-jitter=5 --soft-shutdown-timeout=5 --http=:80 --reload
+-D -S=x -E -B -s=x --scheduler=x --max-tasks-per-child=5 --autoscale=3,1
+--max-memory-per-child=5 --max-memory-hard=5 --recycle-jitter=5 --http=:80 --reload
 --pidfile=x --uid=x --gid=x --umask=7 --async-concurrency=5 --pool=threads --pool=solo
 """
 COMMANDS = ("worker", "demo", "call", "result", "queues", "purge", "dead", "report")
@@ -165,6 +165,8 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
         ("-A shop -l dbug", "did you mean 'debug'?"),
         ("-A shop -Q ,", "holds no name"),
         ("-A shop --prefetch-multiplier 0", "always limited"),
+        ("-A shop --time-limit soon", "not a number of seconds"),
+        ("-A shop --soft-shutdown-timeout -1", "more than 0"),
         ("-A", "requires an argument"),
         ("-A shop -c 2 queues", "--concurrency is an option of the worker and means nothing to 'queues'"),
         ("queues", "no application and no broker"),

@@ -73,6 +73,92 @@ def test_term_while_starting_ends_with_zero(any_shop: Shop) -> None:
     assert worker.stop(10) == 0
 
 
+def test_a_cold_stop_lets_finally_run_and_gives_the_message_back(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("careful").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert any_shop.ran() == ["start go", "finally go"]
+    assert (any_shop.in_flight(), any_shop.depth()) == (0, 1)
+    assert f"[{result.id}] was cut" in worker.log
+
+
+def test_remapped_term_gives_running_tasks_the_soft_timeout_and_then_cuts_them(any_shop: Shop) -> None:
+    soft = {"REMAP_SIGTERM": "SIGQUIT"}
+    worker = any_shop.worker("-c", "2", "-Q", "hipri", "--soft-shutdown-timeout", "1", env=soft)
+    short = any_shop.task("careful").delay("soon")
+    any_shop.task("careful").delay("never")
+    wait_until(lambda: len(any_shop.ran()) == 2, "both run")
+    told_at = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    worker.wait_log("soft shutdown")
+    (any_shop.folder / "soon").touch()
+    assert short.get(timeout=5) == "soon"
+    assert worker.wait(10) == 1
+    assert time.monotonic() - told_at >= 1.0
+    assert any_shop.depth() == 1
+
+
+def test_a_soft_stop_ends_the_moment_the_last_task_ends(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri", "--soft-shutdown-timeout", "60")
+    result = any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    worker.wait_log("soft shutdown")
+    (any_shop.folder / "go").touch()
+    assert worker.wait(10) == 0
+    assert result.get(timeout=5) == "go"
+
+
+def test_a_shield_postpones_the_cut(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("shielded").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    worker.wait_log("cold shutdown")
+    (any_shop.folder / "go").touch()
+    assert worker.wait(10) == 1
+    assert any_shop.ran() == ["start go", "shielded part done"]
+    assert any_shop.depth() == 1
+
+
+def test_a_task_that_swallows_everything_is_killed_after_two_seconds(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("stubborn").delay("x")
+    wait_until(lambda: any_shop.ran() == ["start x"], "the task runs")
+    told_at = time.monotonic()
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert 1.5 < time.monotonic() - told_at < 8
+    assert any_shop.depth() == 1
+    assert any_shop.dead() == []
+
+
+def test_a_second_quit_does_not_wait_for_the_stubborn(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("stubborn").delay("x")
+    wait_until(lambda: any_shop.ran() == ["start x"], "the task runs")
+    for text in ("cold shutdown", "hard shutdown"):
+        worker.signal(signal.SIGQUIT)
+        worker.wait_log(text)
+    assert worker.wait(10) == 1
+    assert any_shop.depth() == 1
+
+
+def test_a_task_with_checkpoints_goes_on_where_it_was_cut(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("counts").delay(150)
+    wait_until(lambda: any_shop.ran() == ["from 0"], "the task runs")
+    assert worker.stop() == 0
+    assert any_shop.depth() == 1
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=20) == 150
+    first, second = any_shop.ran()
+    assert first == "from 0"
+    assert int(second.removeprefix("from ")) >= 1
+
+
 def test_quit_cuts_the_running_task_and_requeues_it_uncounted(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     result = any_shop.task("gate").delay("go")

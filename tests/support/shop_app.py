@@ -144,3 +144,80 @@ def forks() -> str:
     """A task that forks and lets the copy return as well."""
     os.fork()
     return "one"
+
+
+@app.task
+def careful(name: str) -> str:
+    """Notes that its `finally` runs when it is cut."""
+    note(f"start {name}")
+    try:
+        wait_for(name)
+    finally:
+        note(f"finally {name}")
+    return name
+
+
+@app.task(bind=True)
+def shielded(self: Any, name: str) -> str:
+    with self.shield():
+        note(f"start {name}")
+        wait_for(name)
+        note("shielded part done")
+    wait_for("never")
+    return name
+
+
+@app.task
+def stubborn(name: str) -> None:
+    """Swallows whatever is raised in it."""
+    note(f"start {name}")
+    while True:
+        try:
+            wait_for("never")
+        except BaseException:
+            note("swallowed")
+
+
+@app.task(bind=True)
+def counts(self: Any, upto: int) -> int:
+    """Works in steps and can go on where it was cut."""
+    done = self.request.checkpoint or 0
+    note(f"from {done}")
+    while done < upto:
+        done += 1
+        self.checkpoint(done)
+        time.sleep(0.01)
+    return done
+
+
+@app.task(soft_time_limit=0.3)
+def soft(name: str) -> str:
+    note("start")
+    wait_for(name)
+    return name
+
+
+@app.task(time_limit=0.3)
+def hard(name: str) -> str:
+    note("start")
+    while True:  # deaf to everything but SIGKILL
+        try:
+            wait_for(name)
+        except BaseException:
+            note("swallowed")
+
+
+@app.task(time_limit=0.3, acks_on_timeout=False)
+def hard_again(name: str) -> None:
+    note("start")
+    wait_for(name)
+
+
+@app.task
+def spawns() -> None:
+    """Starts a program, then dies."""
+    import subprocess
+
+    program = subprocess.Popen(["sleep", "300"])
+    note(program.pid)
+    os.kill(os.getpid(), signal.SIGKILL)

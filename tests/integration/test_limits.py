@@ -1,0 +1,70 @@
+"""Time limits: raised in the task, or the end of its child."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from qworker import SoftTimeLimitExceeded, TimeLimitExceeded
+
+from support import Shop, wait_until
+
+
+def test_a_soft_limit_is_raised_in_the_task(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("soft").delay("never")
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(timeout=10)
+    worker.wait_log("soft time limit (0.3s) exceeded")
+    assert any_shop.task("add").delay(1).get(timeout=10) == 1
+
+
+def test_a_hard_limit_ends_the_child_and_only_it(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "2", "-Q", "hipri")
+    long = any_shop.task("gate").delay("go")
+    result = any_shop.task("hard").delay("never")
+    with pytest.raises(TimeLimitExceeded) as caught:
+        result.get(timeout=10)
+    assert caught.value.args == (0.3,)
+    worker.wait_log("hard time limit (0.3s) exceeded")
+    (any_shop.folder / "go").touch()
+    assert long.get(timeout=10) == "go"
+    assert any_shop.dead() == []
+    assert any_shop.in_flight() == 0
+
+
+def test_a_message_may_bring_its_own_limits(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("gate").apply_async(("never",), time_limit=0.2)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=10)
+
+
+def test_the_command_lines_limit_is_for_tasks_that_have_none(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri", "--soft-time-limit", "0.2")
+    result = any_shop.task("gate").delay("never")
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(timeout=10)
+
+
+def test_a_time_out_that_is_not_acked_is_a_counted_crash(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("hard_again").delay("never")
+    wait_until(lambda: len(any_shop.dead()) == 1, "dead-lettered after three tries", 20)
+    assert any_shop.ran() == ["start"] * 3
+    assert any_shop.dead()[0].reason == "crashed"
+
+
+def test_what_a_task_has_started_dies_with_its_child(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("spawns").delay()
+    wait_until(lambda: len(any_shop.ran()) == 3, "three runs, three programs")
+    pids = [int(pid) for pid in any_shop.ran()]
+    wait_until(lambda: not any(_runs(pid) for pid in pids), "no program survives")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
