@@ -69,7 +69,7 @@ _number = uuid.uuid4().int >> 1
 
 
 def _next_number() -> int:
-    global _number  # uuid4 for each of 400 000 ids would take longer than the drain
+    global _number  # uuid4 for each of 240 000 ids would take longer than the drain
     _number += 1
     return _number
 
@@ -129,7 +129,7 @@ def all_tools(broker_url: str) -> list[Tool]:
             _script("celery", "-A", "celery_app", "worker", *quiet, *lean),
             _celery_messages,
             _celery_left,
-            6_000,
+            4_000,
             ("noop", "answer", "probe"),
         ),
         Tool(
@@ -138,7 +138,7 @@ def all_tools(broker_url: str) -> list[Tool]:
             _script("qworker", "-A", "qworker_app", *quiet, "-b", broker_url),
             _celery_messages,
             _celery_left,
-            200_000,
+            120_000,
             ("noop", "answer", "probe"),
         ),
         Tool(
@@ -147,7 +147,7 @@ def all_tools(broker_url: str) -> list[Tool]:
             _script("dramatiq", "dramatiq_app", "--processes", "2", "--threads", "1", "--skip-logging"),
             _dramatiq_messages,
             _dramatiq_left,
-            40_000,
+            25_000,
             env={"dramatiq_queue_prefetch": "1000"},
         ),
         Tool(
@@ -156,7 +156,7 @@ def all_tools(broker_url: str) -> list[Tool]:
             _script("huey_consumer", "huey_app.huey", "-w", "2", "-k", "process", "-n", "-q", "-g", "TERM"),
             _huey_messages,
             _huey_left,
-            25_000,
+            15_000,
         ),
         Tool(
             "rq",
@@ -164,7 +164,7 @@ def all_tools(broker_url: str) -> list[Tool]:
             _script("rq", "worker-pool", "bench", "-n", "2", "-q", "-P", ".", "-u", broker_url, *simple),
             _rq_messages,
             _rq_left,
-            2_000,
+            1_200,
         ),
     ]
     return [tool for tool in tools if tool.is_installed]
