@@ -92,6 +92,12 @@ def worker_options() -> list[click.Option]:
             help="Messages held per child (as run times ask).",
         ),
         _flag(_WORKER, "--burst", help="Exit when the queues are empty."),
+        _value(_WORKER, "--max-tasks-per-child", metavar="N", check=_count, help="Replace a child after N tasks."),
+        _value(_WORKER, "--recycle-jitter", metavar="N", check=_count, help="…after up to N more, at random."),
+        _value(
+            _WORKER, "--max-memory-per-child", metavar="KIB", check=_count, help="Replace a larger one after its task."
+        ),
+        _value(_WORKER, "--max-memory-hard", metavar="KIB", check=_count, help="Kill a larger one at once."),
         _value(_WORKER, "--time-limit", metavar="S", check=_limit, help="Kill a task after this many seconds."),
         _value(_WORKER, "--soft-time-limit", metavar="S", check=_limit, help="Raise SoftTimeLimitExceeded in it."),
         _value(
@@ -133,7 +139,6 @@ def _later() -> list[click.Option]:
     flags = ("-D --detach", "-E --task-events", "-B --beat", "--reload")
     values = (
         *("-S --statedb", "-s --schedule", "--scheduler", "--autoscale"),
-        *("--max-tasks-per-child", "--max-memory-per-child", "--max-memory-hard", "--recycle-jitter"),
         *("--async-concurrency", "--http", "--pidfile", "--uid", "--gid", "--umask"),
     )
     return [
@@ -197,6 +202,10 @@ def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> floa
     if not 0 < seconds < 1e9:
         raise click.BadParameter(f"{text}: give seconds, more than 0", ctx, param)
     return seconds
+
+
+def _count(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    return None if text is None else _whole_number(ctx, param, text, "give 1 or more")
 
 
 def _prefetch(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:

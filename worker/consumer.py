@@ -65,6 +65,7 @@ class Consumer:
         final_tasks: frozenset[str] = frozenset(),
         *,
         burst: bool = False,
+        quota: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._link = link
         self._ledger = ledger
@@ -73,7 +74,7 @@ class Consumer:
         self._mailbox = mailbox
         self._clock = clock
         self._notify = notify
-        self._dispatcher = Dispatcher(ledger, pace, clock)
+        self._dispatcher = Dispatcher(ledger, pace, clock, quota=quota, on_spent=self._on_spent)
         self._enforcer = Enforcer(ledger, self._dispatcher, table, clock, self._signal_child)
         self._outcomes = Outcomes(
             ledger,
@@ -124,6 +125,9 @@ class Consumer:
         self._dispatcher.rebalance(now)
         self._dispatcher.dispatch()
         self._watch_backlogs()
+        for seat in self._dispatcher.seats.values():
+            if seat.is_retired:
+                self._dismiss(seat)
         if self._outcomes.is_draining:
             self._drain(now)
 
@@ -240,6 +244,9 @@ class Consumer:
     def _on_boot_failed(self, seat: Seat, text: str) -> None:
         self._notify(Notice("boot_failed", seat.channel.slot, {"traceback": text}))
 
+    def _on_spent(self, seat: Seat) -> None:
+        self._notify(Notice("spent", seat.channel.slot, {"serial": seat.channel.serial}))
+
     def _signal_child(self, seat: Seat, number: signal.Signals) -> None:
         data = {"serial": seat.channel.serial, "number": number}
         self._notify(Notice("signal_child", seat.channel.slot, data))
@@ -264,6 +271,19 @@ class Consumer:
         if not seat.is_deaf:
             self._selector.unregister(seat.channel.fileno())
         self._outcomes.bury(seat, death)
+
+    def _obey_retire(self, serial: int) -> None:
+        """Another child is ready to take this one's part: it finishes what it has begun and leaves."""
+        seat = self._dispatcher.seats.get(serial)
+        if seat is not None:
+            seat.is_retired = True
+            self._ledger.put_back(self._dispatcher.take_back(seat))
+
+    def _obey_condemn(self, serial: int, kib: int, limit_kib: int) -> None:
+        """A child has taken more memory than it may: it is killed now, which counts as a crash of what it runs."""
+        seat = self._dispatcher.seats.get(serial)
+        if seat is not None:
+            self._enforcer.condemn_for_memory(seat, kib, limit_kib)
 
     def _obey_quiet(self) -> None:
         self._is_fetching = False

@@ -1,6 +1,7 @@
-"""The master's record of slots and the children in them: who is asked for, who lives, who is replaced.
+"""The master's record of slots and the children in them: who is asked for, who lives, who is replaced by whom.
 
-Owned by the master's main thread. A slot outlives the children in it; each child has a serial number of its own.
+Owned by the master's main thread. A slot outlives the children in it; each child has a serial number of its own. A
+child that is to leave does so only when another one is ready in its stead, so the pool never works with fewer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ logger = logging.getLogger("qworker.worker")
 
 #: Children that die one after the other before they were ready: the application cannot run, forking on would be a loop.
 MAX_BOOT_DEATHS: Final = 3
+#: At most one child in so many is replaced at once.
+REPLACED_AT_ONCE: Final = 4
 
 
 class Spawner(Protocol):
@@ -53,20 +56,27 @@ class Spawner(Protocol):
 
 @dataclass(slots=True)
 class Slot:
-    """One place in the pool and the child in it (pid 0: asked for, not yet born; serial 0: empty)."""
+    """One place in the pool and the child in it (pid 0: asked for, not yet born).
+
+    `is_leaving`: another child is to take its part; `is_told`: the consumer has been told to let it go.
+    """
 
     index: int
-    serial: int = 0
+    serial: int
     pid: int = 0
     is_ready: bool = False
+    is_leaving: bool = False
+    is_told: bool = False
 
 
 class Crew:
-    """All slots. `is_hopeless` turns true when children keep dying before they are ready."""
+    """All children. `is_hopeless` turns true when children keep dying before they are ready."""
 
     def __init__(self, size: int, mailbox: Mailbox) -> None:
+        self.size = size
         self._mailbox = mailbox
-        self._slots = [Slot(i) for i in range(size)]
+        self._slots: dict[int, Slot] = {}
+        self._spent: list[int] = []  # serials of children that wait to be replaced
         self._serial = 0
         self._boot_deaths = 0
         self.boot_trouble = ""
@@ -77,75 +87,106 @@ class Crew:
         return self._boot_deaths >= MAX_BOOT_DEATHS
 
     @property
-    def is_gone(self) -> bool:
-        """Whether no child is left."""
-        return not any(slot.serial for slot in self._slots)
-
-    @property
     def is_ready(self) -> bool:
-        """Whether every slot has a child that is ready."""
-        return all(slot.is_ready for slot in self._slots)
+        """Whether as many children are ready as there should be."""
+        return sum(slot.is_ready and not slot.is_leaving for slot in self._slots.values()) >= self.size
 
     def fill(self, spawner: Spawner) -> None:
-        """Ask for a child for every empty slot."""
-        for slot in self._slots:
-            if not slot.serial:
-                self._fork(slot, spawner)
+        """Let the next spent children go, as far as that is allowed, and ask for those that are missing."""
+        while self._spent and len(self._leaving()) < max(1, self.size // REPLACED_AT_ONCE):
+            self._leave(self._spent.pop(0))
+        for _ in range(self.size - len(self._staying())):
+            if not self._fork(spawner):
+                return
 
-    def _fork(self, slot: Slot, spawner: Spawner) -> None:
-        self._serial += 1
-        channel = Channel(slot.index, self._serial)
-        if not spawner.fork(slot.index, *channel.child_ends()):
+    def _leave(self, serial: int) -> None:
+        slot = self._by_serial(serial)
+        if slot is not None:
+            slot.is_leaving = True
+
+    def _fork(self, spawner: Spawner) -> bool:
+        index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
+        channel = Channel(index, self._serial + 1)
+        if not spawner.fork(index, *channel.child_ends()):
             channel.close()
-            return
+            return False
+        self._serial += 1
         channel.forget_child_ends()
-        slot.serial, slot.pid, slot.is_ready = self._serial, 0, False
+        self._slots[index] = Slot(index, self._serial)
         self._mailbox.post("child", channel=channel)
+        return True
 
     def born(self, index: int, pid: int) -> None:
         """The spawner has forked this slot's child."""
         self._slots[index].pid = pid
 
-    def ready(self, index: int) -> None:
-        """This slot's child takes work."""
-        self._slots[index].is_ready = True
+    def ready(self, index: int) -> tuple[int, int]:
+        """This slot's child takes work; one that waits for that may leave. Returns its serial number and pid."""
+        slot = self._slots[index]
+        slot.is_ready = True
         self._boot_deaths = 0
+        self.boot_trouble = ""
+        leaving = next((slot for slot in self._leaving() if not slot.is_told), None)
+        if leaving is not None:
+            leaving.is_told = True
+            self._mailbox.post("retire", serial=leaving.serial)
+        return slot.serial, slot.pid
+
+    def replace(self, serial: int) -> bool:
+        """This child is spent (too many tasks, too much memory): it leaves once another one is ready.
+
+        False when that is known already.
+        """
+        slot = self._by_serial(serial)
+        if slot is None or slot.is_leaving or serial in self._spent:
+            return False
+        self._spent.append(serial)
+        return True
 
     def died(self, index: int, death: Death) -> None:
         """This slot's child has been reaped; the consumer learns why, to settle what it was running."""
-        slot = self._slots[index]
+        slot = self._slots.pop(index)
         if not slot.is_ready:
             self._boot_deaths += 1
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
         self._mailbox.post("died", serial=slot.serial, death=death)
-        slot.serial, slot.pid, slot.is_ready = 0, 0, False
 
     def orphaned(self) -> None:
         """The spawner has died and its children with it; none of them is to blame."""
         self.kill()
-        for slot in self._slots:
-            if slot.serial:
-                self._mailbox.post("died", serial=slot.serial, death=Death(None, is_ours=True))
-                slot.serial, slot.pid, slot.is_ready = 0, 0, False
+        for slot in self._slots.values():
+            self._mailbox.post("died", serial=slot.serial, death=Death(None, is_ours=True))
+        self._slots.clear()
+        self._spent.clear()
 
     def kill(self) -> None:
         """SIGKILL for every child and whatever its task has started in the same process group."""
-        for slot in self._slots:
+        for slot in self._slots.values():
             if slot.pid:
-                _kill_group(os.killpg, slot.pid)
-                _kill_group(os.kill, slot.pid)
+                _kill(os.killpg, slot.pid)
+                _kill(os.kill, slot.pid)
 
     def signal(self, index: int, serial: int, number: int, spawner: Spawner) -> None:
         """Signal this slot's child, if it is still the one that is meant."""
-        if self._slots[index].serial == serial:
+        slot = self._slots.get(index)
+        if slot is not None and slot.serial == serial:
             spawner.signal(index, number)
 
-    def pids(self) -> list[int]:
-        """The children's process ids, in slot order."""
-        return [slot.pid for slot in self._slots if slot.pid]
+    def pids(self) -> dict[int, int]:
+        """Process ids of the children that are ready and stay, by serial number."""
+        return {slot.serial: slot.pid for slot in self._staying() if slot.pid and slot.is_ready}
+
+    def _staying(self) -> list[Slot]:
+        return [slot for slot in self._slots.values() if not slot.is_leaving]
+
+    def _leaving(self) -> list[Slot]:
+        return [slot for slot in self._slots.values() if slot.is_leaving]
+
+    def _by_serial(self, serial: int) -> Slot | None:
+        return next((slot for slot in self._slots.values() if slot.serial == serial), None)
 
 
-def _kill_group(kill: Callable[[int, int], None], pid: int) -> None:
+def _kill(kill: Callable[[int, int], None], pid: int) -> None:
     try:
         kill(pid, signal.SIGKILL)
     except ProcessLookupError:  # it was faster

@@ -7,6 +7,7 @@ answered nor taken back.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from ..core.clock import Clock
@@ -29,18 +30,24 @@ class Seat:
         "is_deaf",
         "is_leaving",
         "is_ready",
+        "is_retired",
+        "left",
         "limits",
         "load",
+        "memory_cause",
         "progress_at",
     )
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, left: int | None = None) -> None:
         self.channel = channel
+        self.left = left  # how many messages it may still be given; None = any number
+        self.is_retired = False  # it gets nothing more and leaves when it has finished
         self.is_ready = False
         self.is_leaving = False
         self.is_deaf = False
         self.has_backlog = False
         self.limits: tuple[int, Limit] | None = None  # of the message that started last, if it has any
+        self.memory_cause = ""  # why it is being killed, if it is for its memory
         self.condemned_for = 0  # the message for which this child is being killed
         self.load = 0
         self.progress_at = 0.0
@@ -49,7 +56,17 @@ class Seat:
 class Dispatcher:
     """All seats, and the moving of messages between buffer and channels."""
 
-    def __init__(self, ledger: Ledger, pace: Pace, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        pace: Pace,
+        clock: Clock,
+        *,
+        quota: Callable[[], int | None] = lambda: None,
+        on_spent: Callable[[Seat], None] = lambda _: None,
+    ) -> None:
+        self._quota = quota
+        self._on_spent = on_spent
         self._ledger = ledger
         self._pace = pace
         self._clock = clock
@@ -58,13 +75,13 @@ class Dispatcher:
 
     def add(self, channel: Channel) -> Seat:
         """A child has been asked for; it gets work once it says that it is ready."""
-        seat = Seat(channel)
+        seat = Seat(channel, self._quota())
         self.seats[channel.serial] = seat
         return seat
 
     def working(self) -> list[Seat]:
         """Seats that may get messages."""
-        return [s for s in self.seats.values() if s.is_ready and not s.is_leaving]
+        return [s for s in self.seats.values() if s.is_ready and not s.is_leaving and not s.is_retired]
 
     def dispatch(self) -> None:
         """Send buffered messages: every child gets as many as the others, none more than the pace allows."""
@@ -78,7 +95,7 @@ class Dispatcher:
         level = min(level, self._pace.depth())
         now = self._clock.monotonic()
         for seat in sorted(seats, key=_by_load):
-            while seat.load < level and self._ledger.held:
+            while seat.load < level and seat.left != 0 and self._ledger.held:
                 if not self._send(seat, now):
                     break
 
@@ -98,6 +115,10 @@ class Dispatcher:
         if not seat.load:
             seat.progress_at = now
         seat.load += 1
+        if seat.left is not None:
+            seat.left -= 1
+            if not seat.left:
+                self._on_spent(seat)
         return True
 
     def _queue_name(self, queue: str) -> bytes:
@@ -114,6 +135,8 @@ class Dispatcher:
             if entry is not None and entry.state is State.SENT:
                 entries.append(entry)
         seat.load -= len(entries)
+        if seat.left is not None:
+            seat.left += len(entries)
         return entries
 
     def rebalance(self, now: float) -> None:

@@ -107,6 +107,16 @@ class Enforcer:
         self._signal_child(seat, signal.SIGUSR1)
         self._kills[seat.channel.serial] = now + STACK_S
 
+    def condemn_for_memory(self, seat: Seat, kib: int, limit_kib: int) -> None:
+        """`--max-memory-hard`: kill this child now. A crash of what it runs, with the reading as its cause."""
+        running = self._table.read(seat.channel.slot)
+        seat.memory_cause = f"{kib} KiB of memory, above the hard limit of {limit_kib} KiB"
+        logger.error("child %d is killed: %s", seat.channel.slot + 1, seat.memory_cause)
+        seat.is_leaving = True
+        seat.condemned_for = running.seq if running is not None else -1
+        self._ledger.put_back(self._dispatcher.take_back(seat))
+        self._signal_child(seat, signal.SIGKILL)
+
     def _kill(self, serial: int) -> None:
         seat = self._dispatcher.seats.get(serial)
         if seat is not None:

@@ -50,6 +50,10 @@ def _apply(app: App, options: WorkerOptions) -> None:
     chosen: dict[str, Any] = {"broker_url": options.broker, "result_backend": options.result_backend}
     chosen["worker_prefetch_multiplier"] = options.prefetch_multiplier
     chosen["worker_concurrency"] = options.concurrency
+    chosen["worker_max_tasks_per_child"] = options.max_tasks_per_child
+    chosen["worker_recycle_jitter"] = options.recycle_jitter
+    chosen["worker_max_memory_per_child"] = options.max_memory_per_child
+    chosen["worker_max_memory_hard"] = options.max_memory_hard
     chosen["task_time_limit"] = options.time_limit
     chosen["task_soft_time_limit"] = options.soft_time_limit
     chosen["worker_soft_shutdown_timeout"] = options.soft_shutdown_timeout

@@ -32,6 +32,7 @@ from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .mailbox import Mailbox
+from .memory import SAMPLE_S, MemoryWatch
 from .outcomes import Death
 from .phases import Event, Phase, next_phase
 
@@ -73,6 +74,8 @@ class Plan:
     consumer: Consumer
     size: int
     soft_s: float = 0.0
+    max_memory_kib: int = 0
+    max_memory_hard_kib: int = 0
 
 
 class Master:
@@ -106,6 +109,9 @@ class Master:
         self._is_connected = False
         self._is_consumer_gone = False
         self._deadline = math.inf
+        self._memory: MemoryWatch | None = None
+        self._memory_hard_kib = 0
+        self._sample_at = math.inf
         self._started_at = clock.monotonic()
         self._cut: list[str] = []
         self._outcome: ExitCode | None = None  # why the worker ends, if not because it was told to
@@ -135,7 +141,8 @@ class Master:
         spawner = self._spawner
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell]
         watched += [spawner] if spawner is not None else []
-        timeout = None if self._deadline == math.inf else max(0.0, self._deadline - self._clock.monotonic())
+        at = min(self._deadline, self._sample_at)
+        timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
             self._on_signal(number)
@@ -237,6 +244,12 @@ class Master:
             return
         self._soft_s = plan.soft_s
         self._crew = Crew(plan.size, self._mailbox)
+        self._memory = MemoryWatch(
+            plan.max_memory_kib, plan.max_memory_hard_kib, self._on_much_memory, self._on_too_much_memory
+        )
+        self._memory_hard_kib = plan.max_memory_hard_kib
+        if self._memory.is_needed:
+            self._sample_at = self._clock.monotonic()
         self._thread = threading.Thread(target=plan.consumer.run, name="consumer", daemon=True)
         self._thread.start()
 
@@ -290,7 +303,9 @@ class Master:
 
     def _on_ready(self, notice: Notice) -> None:
         assert self._crew is not None
-        self._crew.ready(notice.slot)
+        serial, pid = self._crew.ready(notice.slot)
+        if self._memory is not None and self._memory.is_needed:
+            self._memory.is_born(serial, pid)
 
     def _on_boot_failed(self, notice: Notice) -> None:
         assert self._crew is not None
@@ -302,6 +317,18 @@ class Master:
     def _on_signal_child(self, notice: Notice) -> None:
         if self._crew is not None and self._spawner is not None:
             self._crew.signal(notice.slot, notice.data["serial"], notice.data["number"], self._spawner)
+
+    def _on_spent(self, notice: Notice) -> None:
+        if self._crew is not None:
+            self._crew.replace(notice.data["serial"])
+
+    def _on_much_memory(self, serial: int, kib: int) -> None:
+        assert self._crew is not None
+        if self._crew.replace(serial):
+            logger.info("a child has %d KiB of its own: it is replaced after its task", kib)
+
+    def _on_too_much_memory(self, serial: int, kib: int) -> None:
+        self._mailbox.post("condemn", serial=serial, kib=kib, limit_kib=self._memory_hard_kib)
 
     def _on_dry(self, notice: Notice) -> None:
         logger.info("burst: the queues are empty")
@@ -323,7 +350,14 @@ class Master:
 
     # -- reconcile and leave -------------------------------------------------------------------------------
 
+    def _sample_memory(self) -> None:
+        now = self._clock.monotonic()
+        if self._memory is not None and self._crew is not None and now >= self._sample_at:
+            self._sample_at = now + SAMPLE_S
+            self._memory.sample(self._crew.pids())
+
     def _reconcile(self) -> None:
+        self._sample_memory()
         if self._crew is None or self.phase in _STOPPING:
             return
         if self._crew.is_hopeless:
@@ -372,6 +406,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "ready": Master._on_ready,
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
+    "spent": Master._on_spent,
     "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,
     "drained": Master._on_drained,

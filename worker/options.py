@@ -28,6 +28,10 @@ class WorkerOptions:
     time_limit: float | None = None
     soft_time_limit: float | None = None
     soft_shutdown_timeout: float | None = None
+    max_tasks_per_child: int | None = None
+    recycle_jitter: int | None = None
+    max_memory_per_child: int | None = None
+    max_memory_hard: int | None = None
     optimization: Literal["default", "fair"] = "default"
     loglevel: str = "INFO"
     log_format: Literal["text", "json", "logfmt"] = "text"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..core.clock import Clock
@@ -35,9 +35,13 @@ class Death:
     peak_kib: int | None = None
     #: Whether we ended it, or its spawner took it along: then its message is not to blame.
     is_ours: bool = False
+    #: What led to it, if we know better than the exit status.
+    why: str = ""
 
     def cause(self) -> str:
         """For people: `signal 9 (SIGKILL)`, `exit code 1`."""
+        if self.why:
+            return self.why
         if self.status is None:
             return "an unknown cause"
         if self.status < 0:
@@ -188,7 +192,7 @@ class Outcomes:
             if entry.fenced:
                 self._drop(entry)
             elif entry.seq == seat.condemned_for:
-                self._timed_out(seat, entry, death)
+                self._condemned(seat, entry, death)
             elif death.is_ours or seat.condemned_for:
                 self._interrupted(entry)
             else:
@@ -208,6 +212,12 @@ class Outcomes:
         logger.warning("Task %s[%s] was cut and %s", identify(entry.delivery.raw).task, task_id, fate)
         if self.is_draining:
             self.cut.append(task_id)
+
+    def _condemned(self, seat: Seat, entry: Entry, death: Death) -> None:
+        if seat.memory_cause:
+            self._crashed(entry, replace(death, why=seat.memory_cause))
+        else:
+            self._timed_out(seat, entry, death)
 
     def _timed_out(self, seat: Seat, entry: Entry, death: Death) -> None:
         """Killed at its hard limit: a failure, unless the task asks for another try."""

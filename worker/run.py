@@ -86,10 +86,26 @@ class _Builder:
         settler = Settler(transport, store, ledger, clock)
         final = frozenset(config["final_tasks"])
         consumer = Consumer(
-            link, ledger, settler, pace, mailbox, clock, notify, table, final, burst=self._options.burst
+            link,
+            ledger,
+            settler,
+            pace,
+            mailbox,
+            clock,
+            notify,
+            table,
+            final,
+            burst=self._options.burst,
+            quota=partial(quota, conf["worker_max_tasks_per_child"], conf["worker_recycle_jitter"], random.Random()),
         )
         self._greet(config, size)
-        return Plan(consumer, size, soft_s=conf["worker_soft_shutdown_timeout"])
+        return Plan(
+            consumer,
+            size,
+            soft_s=conf["worker_soft_shutdown_timeout"],
+            max_memory_kib=conf["worker_max_memory_per_child"] or 0,
+            max_memory_hard_kib=conf["worker_max_memory_hard"] or 0,
+        )
 
     def _size(self, conf: dict[str, Any]) -> int:
         size = conf["worker_concurrency"] or usable_cpus()
@@ -109,6 +125,11 @@ class _Builder:
         if not self._options.quiet:
             sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
             sys.stderr.flush()
+
+
+def quota(max_tasks: int | None, jitter: int, rng: random.Random) -> int | None:
+    """How many messages a new child may be given: up to `jitter` more than `max_tasks`, or None for any number."""
+    return max_tasks + rng.randint(0, jitter) if max_tasks else None
 
 
 __all__ = ["ExitCode", "run_worker"]

@@ -25,8 +25,8 @@ WORKER_OPTIONS = """
 --soft-shutdown-timeout --burst --max-memory-hard --recycle-jitter --log-format --http --reload
 """
 LATER = """
--D -S=x -E -B -s=x --scheduler=x --max-tasks-per-child=5 --autoscale=3,1
---max-memory-per-child=5 --max-memory-hard=5 --recycle-jitter=5 --http=:80 --reload
+-D -S=x -E -B -s=x --scheduler=x --autoscale=3,1
+--http=:80 --reload
 --pidfile=x --uid=x --gid=x --umask=7 --async-concurrency=5 --pool=threads --pool=solo
 """
 COMMANDS = ("worker", "demo", "call", "result", "queues", "purge", "dead", "report")

@@ -221,3 +221,28 @@ def spawns() -> None:
     program = subprocess.Popen(["sleep", "300"])
     note(program.pid)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def pid() -> int:
+    return os.getpid()
+
+
+@app.task
+def eats(mib: int, name: str) -> int:
+    """Holds so much memory until the file `name` appears; returns its process id."""
+    data = bytearray(mib * 1024 * 1024)
+    data[::4096] = b"x" * len(data[::4096])
+    note(f"ate {mib}")
+    wait_for(name)
+    return os.getpid()
+
+
+KEPT: list[bytes] = []
+
+
+@app.task
+def leaks(mib: int) -> int:
+    """Keeps so much memory for ever; returns its process id."""
+    KEPT.append(os.urandom(1024) * 1024 * mib)
+    return os.getpid()

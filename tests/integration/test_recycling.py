@@ -1,0 +1,66 @@
+"""Children that have done enough, or taken too much, are replaced without a gap."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from qworker import WorkerLostError
+
+from support import Shop, wait_until
+
+
+def test_a_child_runs_exactly_as_many_tasks_as_it_may(any_shop: Shop) -> None:
+    any_shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", "--max-tasks-per-child", "3")
+    pids = [r.get(timeout=20) for r in [any_shop.task("pid").delay() for _ in range(30)]]
+    assert max(Counter(pids).values()) <= 3
+    assert len(set(pids)) >= 10
+
+
+def test_one_task_per_child_is_quick(shop: Shop) -> None:
+    """Celery needs 20 s for six tasks of this kind; the limit here is generous for a loaded machine."""
+    worker = shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", "--max-tasks-per-child", "1")
+    began = time.monotonic()
+    pids = [r.get(timeout=30) for r in [shop.task("pid").delay() for _ in range(100)]]
+    took_s = time.monotonic() - began
+    assert len(set(pids)) == 100
+    assert took_s < 15
+    assert worker.stop() == 0
+
+
+def test_jitter_spreads_the_ends_of_children(any_shop: Shop) -> None:
+    limits = ("--max-tasks-per-child", "2", "--recycle-jitter", "4")
+    any_shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", *limits)
+    pids = [r.get(timeout=20) for r in [any_shop.task("pid").delay() for _ in range(60)]]
+    assert 2 < max(Counter(pids).values()) <= 6
+
+
+def test_a_spike_that_is_over_recycles_nobody_and_a_leak_does(shop: Shop) -> None:
+    shop.worker("-c", "1", "-Q", "hipri", "--max-memory-per-child", "60000")
+    (shop.folder / "now").touch()
+    spike = shop.task("eats").delay(100, "now").get(timeout=10)
+    assert shop.task("pid").delay().get(timeout=10) == spike
+    leaky = shop.task("leaks").delay(100).get(timeout=10)
+    assert leaky == spike
+    wait_until(lambda: shop.task("pid").delay().get(timeout=10) != leaky, "the leaky child is replaced")
+
+
+def test_a_task_above_the_hard_memory_limit_is_killed_and_says_why(shop: Shop) -> None:
+    worker = shop.worker("-c", "1", "-Q", "hipri", "--max-memory-hard", "80000")
+    result = shop.task("eats").delay(150, "never")
+    with pytest.raises(WorkerLostError, match="hard limit of 80000 KiB"):
+        result.get(timeout=30)
+    assert shop.ran() == ["ate 150"] * 3
+    wait_until(lambda: len(shop.dead()) == 1, "dead-lettered after the third time")
+    worker.wait_log("KiB of memory, above the hard limit")
+
+
+def test_a_fresh_child_that_is_over_its_limit_is_an_error_and_no_loop(shop: Shop) -> None:
+    worker = shop.worker("-c", "1", "-Q", "hipri", "--max-memory-per-child", "100")
+    worker.wait_log("a fresh child has")
+    first = shop.task("pid").delay().get(timeout=10)
+    time.sleep(2.5)  # two samples: time in which a loop would show
+    assert shop.task("pid").delay().get(timeout=10) == first
+    assert worker.log.count("a fresh child has") == 1

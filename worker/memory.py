@@ -1,0 +1,80 @@
+"""The children's memory, looked at about once a second, also while tasks run. Owned by the master's main thread.
+
+What counts is memory of the child's own (USS) now, not its peak: pages that it shares with the spawner cost nothing and
+are not held against it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+logger = logging.getLogger("qworker.worker")
+
+SAMPLE_S: Final = 1.0
+
+
+class MemoryWatch:
+    """Compares each child with the limits (KiB; 0 = none).
+
+    `on_soft` and `on_hard` get a child's serial number and the reading.
+    """
+
+    def __init__(
+        self,
+        limit_kib: int,
+        hard_kib: int,
+        on_soft: Callable[[int, int], None],
+        on_hard: Callable[[int, int], None],
+        read_kib: Callable[[int], int | None] | None = None,
+    ) -> None:
+        self._limit_kib = limit_kib
+        self._hard_kib = hard_kib
+        self._on_soft = on_soft
+        self._on_hard = on_hard
+        self._read_kib = read_kib or own_memory_kib
+        self._spared: set[int] = set()  # were over the limit before their first task
+        self._has_said_so = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self._limit_kib or self._hard_kib)
+
+    def is_born(self, serial: int, pid: int) -> None:
+        """A child is ready. One that is over the limit already is kept: its successor would be like it."""
+        kib = self._read_kib(pid) if self._limit_kib else None
+        if kib is None or kib <= self._limit_kib:
+            return
+        self._spared.add(serial)
+        if not self._has_said_so:
+            self._has_said_so = True
+            logger.error(
+                "a fresh child has %d KiB of its own already, above --max-memory-per-child %d; such children are kept: "
+                "raise the limit or import less",
+                kib,
+                self._limit_kib,
+            )
+
+    def sample(self, children: Mapping[int, int]) -> None:
+        """Read every child (serial number → pid) once."""
+        for serial, pid in children.items():
+            kib = self._read_kib(pid)
+            if kib is None:
+                continue
+            if self._hard_kib and kib > self._hard_kib:
+                self._on_hard(serial, kib)
+            elif self._limit_kib and kib > self._limit_kib and serial not in self._spared:
+                self._on_soft(serial, kib)
+        self._spared &= set(children)
+
+
+def own_memory_kib(pid: int) -> int | None:
+    """Memory of a process that it shares with no other, in KiB; None when it is gone or may not be read."""
+    import psutil  # 20 ms that a worker without memory limits does not spend
+
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss) // 1024
+    except (psutil.Error, AttributeError):
+        return None
