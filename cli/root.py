@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -73,6 +74,7 @@ class RootCommand(click.Group):
         if name not in _COMMANDS:
             raise click.UsageError(_unknown(name, self.list_commands(ctx)), ctx)
         _refuse_worker_options(ctx, self.params, name)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -179,6 +179,7 @@ class _Spawner:
             end = _end_of(process)
             if end is not None:
                 del self._children[slot]
+                process._popen.close()  # billiard's sentinel pipe: one descriptor per child
                 status, peak_kib = end
                 report = {"event": "exited", "slot": slot, "pid": process.pid, "status": status, "peak_kib": peak_kib}
                 send_report(self._reports, report)

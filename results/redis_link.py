@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 # The worker's consumer thread, which also renews its leases, waits for these calls: Celery's default of 120 s would
 # cost it everything it holds.
-_LONGEST_S: Final = 10.0
+_LONGEST_S: Final = 4.0
 _OPTIONS: Final = (
     "socket_timeout",
     "socket_connect_timeout",

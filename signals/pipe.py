@@ -32,6 +32,7 @@ class SignalPipe:
         for number in self._signals:
             self._previous[number] = signal.signal(number, _noted)
             signal.siginterrupt(number, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)  # what arrived while this process started counts
 
     def fileno(self) -> int:
         """The descriptor for `select`: readable when a signal has arrived."""

@@ -38,6 +38,9 @@ _NO_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord":
 # An unescaped quote ends a JSON string, so neither of these can stand inside one.
 _HEADERS: Final = re.compile(rb'"headers"\s*:\s*\{')
 _PROPERTIES: Final = re.compile(rb'"properties"\s*:\s*\{')
+_MOST_NAME_CHARS: Final = 1000
+_PLAIN_NAME: Final = re.compile(r"[\x20-\x7e]{1,255}").fullmatch
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 _MOST_HEADER_BYTES: Final = 1024 * 1024
 _BODY_FIELDS: Final = ("task", "id", "group", "group_index", "retries", "eta", "expires", "timelimit")
 
@@ -51,7 +54,11 @@ def decode(raw: bytes, *, accept: frozenset[str], timezone: str = "UTC", max_byt
     """
     if len(raw) > max_bytes:
         raise MessageError(OVERSIZE, f"{len(raw)} bytes are more than {max_bytes}", **identify(raw)._asdict())
-    envelope = _open(raw)
+    try:
+        envelope = _open(raw)
+    except MessageError as error:
+        error.task_id, error.task = identify(raw)
+        raise
     headers, properties = _table(envelope, "headers"), _table(envelope, "properties")
     try:
         return _message(raw, envelope, headers, properties, accept, timezone, max_bytes)
@@ -156,19 +163,22 @@ def _message(
 
 def _check_identity(headers: dict[str, Any]) -> None:
     task, task_id = headers.get("task"), headers.get("id")
-    if type(task) is str and type(task_id) is str and task and task_id and task.isascii() and task_id.isascii():
+    if type(task) is str and type(task_id) is str and _PLAIN_NAME(task) and _PLAIN_NAME(task_id):
         return  # what nearly every message has
     if not _is_name(task):
         raise MessageError(MISSING_HEADER, f"header 'task' is {task!r:.80}, not the name of a task")
     if "id" not in headers:
         raise MessageError(MISSING_HEADER, "there is no header 'id'")
     if not _is_name(task_id):
-        raise MessageError(BAD_ID, f"header 'id' is {task_id!r:.80}, not a text")
+        raise MessageError(BAD_ID, f"header 'id' is {task_id!r:.80}, not a text of up to {_MOST_NAME_CHARS} characters")
 
 
 def _is_name(value: Any) -> bool:
-    """Whether `value` is a text that can be a key in a result store: not empty, and no half of a surrogate pair."""
-    if type(value) is not str or not value:
+    """Whether `value` is a text fit for a key, a log line and a process title.
+
+    Not empty, not endless, no half of a surrogate pair, no control characters (a newline would forge log lines).
+    """
+    if type(value) is not str or not 0 < len(value) <= _MOST_NAME_CHARS or _CONTROLS(value):
         return False
     return value.isascii() or _is_encodable(value)
 

@@ -171,9 +171,19 @@ class Run:
             return self._succeeded(value, time.monotonic() - started)
         # SystemExit and KeyboardInterrupt included: a task that calls sys.exit() has failed, the child has not.
         except BaseException as error:
-            return self._failed(error)
+            return self._reported(error)
         finally:
             contexts.leave(entered)
+
+    def _reported(self, error: BaseException) -> Outcome:
+        """The failure, or, when the user's exception cannot even be described, the failure to describe it."""
+        try:
+            return self._failed(error)
+        except Exception as second:  # its __str__, __repr__, __reduce__ … may do anything
+            logger.exception("the failure of %s[%s] cannot be described", self.message.task, self.message.id)
+            stand_in = RuntimeError(f"a {type(error).__name__} that cannot be described: {type(second).__name__}")
+            meta = failure_meta(self.message.id, stand_in) if self.stores else None
+            return Outcome(Action.ACK, self.message.id, meta)
 
     def fields(self) -> Any:
         """What the stored meta says besides state and result."""
@@ -241,7 +251,7 @@ class Run:
         if self.stores:
             outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
         wait_s = max(0.0, plan.due - time.time())
-        why = f": {retry.exc!r}" if retry.exc is not None else ""
+        why = f": {short_repr(retry.exc)}" if retry.exc is not None else ""
         _say(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
         if task.handlers:
             self._tell("on_retry", cause, message.id, message.args, message.kwargs, traceback)
@@ -254,9 +264,9 @@ class Run:
             _say(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
             # To the back of its queue, by way of the delayed set: at the front it would be the next one again.
             return Outcome(Action.PARK, message.id, due=time.time())
-        _say(logging.ERROR, "task-rejected", self, f"rejected: {reject.reason!r}")
+        _say(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
         meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
-        details = {"error": repr(reject.reason), "task": message.task, "id": message.id}
+        details = {"error": short_repr(reject.reason), "task": message.task, "id": message.id}
         return Outcome(Action.REJECT, message.id, meta, reason=REJECTED, details=details)
 
     def _failed(self, error: BaseException) -> Outcome:
@@ -265,7 +275,9 @@ class Run:
         is_expected = bool(task.throws) and isinstance(error, task.throws)
         verb = "raised expected" if is_expected else "raised unexpected"
         trouble = "" if is_expected else "\n" + traceback.rstrip("\n")
-        _say(logging.INFO if is_expected else logging.ERROR, "task-failed", self, f"{verb}: {error!r}{trouble}")
+        _say(
+            logging.INFO if is_expected else logging.ERROR, "task-failed", self, f"{verb}: {short_repr(error)}{trouble}"
+        )
         outcome = Outcome(Action.ACK, message.id)
         if self.stores or (self._executor.stores_results and task.store_errors_even_if_ignored):
             outcome.meta = failure_meta(message.id, error, traceback, self.fields())
@@ -275,7 +287,12 @@ class Run:
             )
         if task.acks_late and not task.acks_on_failure:
             outcome.action, outcome.reason = Action.REJECT, FAILED
-            outcome.details = {"error": repr(error), "task": message.task, "id": message.id, "traceback": traceback}
+            outcome.details = {
+                "error": short_repr(error),
+                "task": message.task,
+                "id": message.id,
+                "traceback": traceback,
+            }
         if task.handlers:
             self._tell("on_failure", error, message.id, message.args, message.kwargs, traceback)
             self._tell("after_return", "FAILURE", error, message.id, message.args, message.kwargs, traceback)

@@ -49,10 +49,10 @@ def import_module(name: str) -> ModuleType:
         if problem.name is not None and _is_part_of(problem.name, name):
             raise AppImportError(_missing(name, problem.name)) from None
         raise _failed(name, problem) from problem
-    except ConfigError as problem:
-        raise AppImportError(f"importing {name!r} failed: {problem}", text_of(problem)) from problem
+    except ConfigError:
+        raise  # a setting of the application is wrong: it says so itself
     # The user's module may raise anything, and sys.exit() in it must not end the worker without a word.
-    except (Exception, SystemExit) as problem:
+    except (Exception, SystemExit, KeyboardInterrupt) as problem:
         raise _failed(name, problem) from problem
 
 

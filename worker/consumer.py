@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..core.clock import Clock
-from ..core.errors import TransportError
+from ..core.errors import ConfigError, TransportError
 from ..pool import Channel, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
@@ -203,6 +203,11 @@ class Consumer:
         try:
             if not self._link.connect_if_due(now):
                 return False
+        except ConfigError as error:
+            self._link.is_up = False
+            self._is_stopped = True
+            self._notify(Notice("refused", data={"error": str(error)}))
+            return False
         except TransportError as error:
             logger.critical("%s", error)
             self._link.is_up = False

@@ -49,8 +49,8 @@ class Spawner(Protocol):
         """What it has reported since the last call; None once it has gone."""
         ...
 
-    def close(self) -> None:
-        """End it."""
+    def close(self, timeout_s: float = ...) -> None:
+        """End it, by force after `timeout_s`."""
         ...
 
 
@@ -151,11 +151,12 @@ class Crew:
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
         self._mailbox.post("died", serial=slot.serial, death=death)
 
-    def orphaned(self) -> None:
-        """The spawner has died and its children with it; none of them is to blame."""
+    def orphaned(self, *, is_first: bool) -> None:
+        """The spawner has died and its children with it. Once is an accident; after that a task may have done it."""
         self.kill()
+        death = Death(None, is_ours=is_first, why="the death of the spawner, which took its children along")
         for slot in self._slots.values():
-            self._mailbox.post("died", serial=slot.serial, death=Death(None, is_ours=True))
+            self._mailbox.post("died", serial=slot.serial, death=death)
         self._slots.clear()
         self._spent.clear()
 

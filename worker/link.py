@@ -143,7 +143,7 @@ class Link:
         if not lost:
             return
         gone = set(lost)
-        fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked]
+        fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked and not e.fenced]
         if self._clock.boottime() < self._certain_until:
             # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was
             # lost.

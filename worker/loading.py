@@ -5,8 +5,10 @@ Called by `pool.spawner` in the spawner process; the options are plain data, bec
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +18,8 @@ from ..core.errors import ConfigError
 from ..pool import Runtime
 from ..tasks import App, Hooks, TaskExecutor, find_app
 from .options import WorkerOptions
+
+logger = logging.getLogger("qworker.worker")
 
 
 def options_dict(options: WorkerOptions, node: str) -> dict[str, Any]:
@@ -35,6 +39,12 @@ def load(data: dict[str, Any]) -> Runtime:
     app.load_includes(options.include)
     app.conf.freeze()
     _configure_logs(options)  # once more: now it shows whether the application has set up logging itself
+    if threading.active_count() > 1:
+        logger.warning(
+            "the application has started %d threads while it was imported; children are forked without them, and a "
+            "lock that one of them holds at that moment stays locked: start threads in the tasks",
+            threading.active_count() - 1,
+        )
     executor = TaskExecutor(app, node)
     return Runtime(executor, _describe(app, options), _starter(executor))
 

@@ -45,10 +45,16 @@ SIGNALS: Final = {
     signal.SIGTSTP: Event.QUIET,
     signal.SIGCONT: Event.RESUME,
 }
+#: Signals that will get a meaning; until then they must not end the worker, as the system's default for them would.
+WITHOUT_MEANING: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+#: How long the spawner may take to leave; while it imports the application nobody waits for it.
+SPAWNER_S: Final = 2.0
 #: How long a cold stop leaves to tasks that it has interrupted.
 COLD_S: Final = 2.0
 #: How long a hard stop waits for the broker to take the messages back (the rest is left to the lease).
 HARD_S: Final = 2.0
+#: A spawner that keeps dying is started again at ever longer intervals, up to this.
+LONGEST_RESPAWN_S: Final = 15.0
 #: How long the consumer thread may take to close its connections at the very end.
 _CLOSE_S: Final = 5.0
 _STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
@@ -96,7 +102,7 @@ class Master:
         self._soft_s = 0.0
         self.phase = Phase.STARTING
         self.exit_code: ExitCode | None = None
-        self._pipe = SignalPipe(SIGNALS)
+        self._pipe = SignalPipe([*SIGNALS, *WITHOUT_MEANING])
         self._events = remapped(SIGNALS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -106,8 +112,12 @@ class Master:
         self._crew: Crew | None = None
         self._thread: threading.Thread | None = None
         self.has_loaded = False
+        self.has_started = False
         self._is_connected = False
         self._is_consumer_gone = False
+        self._has_drained = False
+        self._spawner_deaths = 0
+        self._respawn_at = math.inf
         self._deadline = math.inf
         self._memory: MemoryWatch | None = None
         self._memory_hard_kib = 0
@@ -141,7 +151,7 @@ class Master:
         spawner = self._spawner
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell]
         watched += [spawner] if spawner is not None else []
-        at = min(self._deadline, self._sample_at)
+        at = min(self._deadline, self._sample_at, self._respawn_at)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
@@ -159,6 +169,9 @@ class Master:
     # -- signals and phases --------------------------------------------------------------------------------
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if number in WITHOUT_MEANING:
+            logger.warning("received %s, which has no effect in this version", number.name)
+            return
         logger.info("received %s", number.name)
         self._move(self._events[number])
 
@@ -204,6 +217,9 @@ class Master:
 
     def _begin_stopped(self) -> None:
         if self.exit_code is None:
+            if not self._has_drained and self._outcome is None:
+                logger.error("the broker did not take the messages back in time: what was held is left to its lease")
+                self._outcome = ExitCode.UNREACHABLE
             self.exit_code = self._outcome or (ExitCode.CUT if self._cut else ExitCode.OK)
 
     def _drain(self) -> None:
@@ -243,6 +259,7 @@ class Master:
             self._refuse(ExitCode.CONFIG, str(error))
             return
         self._soft_s = plan.soft_s
+        self.has_started = True
         self._crew = Crew(plan.size, self._mailbox)
         self._memory = MemoryWatch(
             plan.max_memory_kib, plan.max_memory_hard_kib, self._on_much_memory, self._on_too_much_memory
@@ -282,11 +299,16 @@ class Master:
                 self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
             return
         if self._crew is not None:
-            self._crew.orphaned()
+            self._crew.orphaned(is_first=not self._spawner_deaths)
         if self.phase not in _STOPPING:
-            logger.error("the spawner (pid %d) has died and its children with it; starting another", spawner.pid)
-            # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
-            self._spawner = self._start_spawner(self._table, "spawn")
+            wait_s = min(LONGEST_RESPAWN_S, 0.25 * 2.0**self._spawner_deaths) if self._spawner_deaths else 0.0
+            self._spawner_deaths += 1
+            self._respawn_at = self._clock.monotonic() + wait_s
+            logger.error(
+                "the spawner (pid %d) has died and its children with it; starting another in %.1f s",
+                spawner.pid,
+                wait_s,
+            )
 
     # -- the consumer --------------------------------------------------------------------------------------
 
@@ -335,10 +357,15 @@ class Master:
         self._move(Event.TERM)
 
     def _on_drained(self, notice: Notice) -> None:
+        self._has_drained = True
         self._cut = notice.data.get("cut", [])
         if notice.data.get("left") and self._outcome is None:
             self._outcome = ExitCode.UNREACHABLE
         self._move(Event.DRAINED)
+
+    def _on_refused(self, notice: Notice) -> None:
+        self._is_consumer_gone = True
+        self._refuse(ExitCode.CONFIG, notice.data["error"])
 
     def _on_unreachable(self, notice: Notice) -> None:
         self._is_consumer_gone = True
@@ -363,6 +390,10 @@ class Master:
         if self._crew.is_hopeless:
             self._refuse(ExitCode.APP, "children cannot start: giving up", self._crew.boot_trouble)
             return
+        if self._spawner is None and self._clock.monotonic() >= self._respawn_at:
+            self._respawn_at = math.inf
+            # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
+            self._spawner = self._start_spawner(self._table, "spawn")
         if self._spawner is not None:
             self._crew.fill(self._spawner)
         if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
@@ -377,7 +408,7 @@ class Master:
             self._thread.join(_CLOSE_S)
         self._kill()
         if self._spawner is not None:
-            self._spawner.close()
+            self._spawner.close(SPAWNER_S if self.has_loaded else 0.0)
         self.close()
 
     def close(self) -> None:
@@ -410,6 +441,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,
     "drained": Master._on_drained,
+    "refused": Master._on_refused,
     "unreachable": Master._on_unreachable,
     "failed": Master._on_failed,
 }

@@ -208,8 +208,8 @@ class Outcomes:
         self._settler.requeue(entry)
 
     def _note_cut(self, entry: Entry, task_id: str) -> None:
-        fate = "is not run again (acks_late=False)" if entry.acked else "goes back to its queue"
-        logger.warning("Task %s[%s] was cut and %s", identify(entry.delivery.raw).task, task_id, fate)
+        fate = "it is not run again (acks_late=False)" if entry.acked else "it is to run again"
+        logger.warning("Task %s[%s] was cut: %s", identify(entry.delivery.raw).task, task_id, fate)
         if self.is_draining:
             self.cut.append(task_id)
 

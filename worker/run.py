@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -40,14 +41,22 @@ def run_worker(options: WorkerOptions) -> int:
     """
     logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
     working_directory(options)
+    _allow_descriptors()
     node = node_name(options.nodename)
     builder = _Builder(options, node)
     boot = Boot(load, options_dict(options, node))
     master = Master(partial(SpawnerHandle, boot), builder.plan, SystemClock())
     code = master.run()
-    if master.has_loaded:
+    if master.has_started:
         logger.info("stopped, exit code %d", code)
     return int(code)
+
+
+def _allow_descriptors() -> None:
+    """Each child costs the master three descriptors: use all that the system's hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Builder:

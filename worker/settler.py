@@ -26,7 +26,8 @@ FULL: Final = 256
 FLUSH_S: Final = 0.005
 #: How long a result store may be out of reach before its results are given up, so that messages can be acked.
 RESULT_BUDGET_S: Final = 10.0
-_RESULT_RETRY_S: Final = 1.0
+_FIRST_RESULT_RETRY_S: Final = 0.5
+_LONGEST_RESULT_RETRY_S: Final = 60.0
 
 
 class Settler:
@@ -47,6 +48,7 @@ class Settler:
         self._results_down_since: float | None = None
         self._results_retry_at = 0.0
         self._given_up = False
+        self._results_wait_s = _FIRST_RESULT_RETRY_S
         self.lost = 0
         self.dropped_results = 0
 
@@ -166,6 +168,7 @@ class Settler:
         self._results_down_since = None
         self._results_retry_at = 0.0
         self._given_up = False
+        self._results_wait_s = _FIRST_RESULT_RETRY_S
         self._results = []
         return True
 
@@ -173,7 +176,9 @@ class Settler:
         if self._results_down_since is None:
             self._results_down_since = now
             logger.warning("%s; acks wait for results, at most %g s", error, RESULT_BUDGET_S)
-        self._results_retry_at = now + _RESULT_RETRY_S
+        # Each try may take a socket time-out, in which nothing else is done here: tries become rare.
+        self._results_wait_s = min(_LONGEST_RESULT_RETRY_S, self._results_wait_s * 2)
+        self._results_retry_at = self._clock.monotonic() + self._results_wait_s
         if now - self._results_down_since < RESULT_BUDGET_S:
             return False
         if not self._given_up:

@@ -153,10 +153,19 @@ def test_a_requeue_may_wait_for_its_time(broker: Broker, producer: Transport, ou
     assert numbers_of(ours.reserve(["hipri"], 9)) == [0, 1]
 
 
-def test_a_requeue_whose_time_has_passed_goes_to_the_front_at_once(producer: Transport, ours: Transport) -> None:
-    producer.publish(envelopes(3))
+def test_a_requeue_goes_behind_what_waits_when_its_time_comes(producer: Transport, ours: Transport) -> None:
+    producer.publish([*envelopes(1), envelope(1, front=True, due=soon(0.01))])
+    wait_for_due(ours, 1)
+    ours.requeue(ours.reserve(["hipri"], 2), due=soon(0.1))
+    producer.publish(envelopes(2, start=5))
+    wait_for_due(ours, 2)
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [5, 6, 1, 0]
+
+
+def test_a_requeue_whose_time_has_passed_goes_behind_what_waits_at_once(producer: Transport, ours: Transport) -> None:
+    producer.publish(envelopes(4))
     ours.requeue(ours.reserve(["hipri"], 2), due=time.time() - 60)
-    assert numbers_of(ours.reserve(["hipri"], 9)) == [0, 1, 2]
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [2, 3, 0, 1]
 
 
 def test_crashes_are_counted_across_requeues_delays_and_owners(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import psutil
 import pytest
 
 from qworker import WorkerLostError
@@ -80,6 +81,28 @@ def test_a_killed_spawner_is_replaced_and_its_childrens_tasks_run_again(any_shop
     (any_shop.folder / "go").touch()
     assert result.get(timeout=10) == "go"
     assert worker.stop() == 0
+
+
+def test_a_task_that_kills_the_spawner_is_dead_lettered_like_any_other_poison(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("kills_spawner").delay("x")
+    wait_until(lambda: len(any_shop.dead()) == 1, "it is dead-lettered", 30)
+    assert 3 <= len(any_shop.ran()) <= 4  # the first time is taken for an accident
+    assert any_shop.task("add").delay(1).get(timeout=20) == 1
+    assert worker.stop() == 0
+
+
+def test_replacing_children_leaks_no_descriptor(sqlite_shop: Shop) -> None:
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri", "-l", "CRITICAL")
+    processes = [psutil.Process(worker.pid), worker.spawner()]
+    before = [process.num_fds() for process in processes]
+    for _ in range(20):
+        victim = worker.children()[0]
+        victim.kill()
+        wait_until(lambda v=victim: len(worker.children()) == 2 and v not in worker.children(), "a new child")
+    assert sqlite_shop.task("add").delay(1).get(timeout=10) == 1
+    after = [process.num_fds() for process in processes]
+    assert [a - b for a, b in zip(after, before, strict=True)] == pytest.approx([0, 0], abs=4)
 
 
 def test_a_killed_worker_leaves_no_process_and_another_one_has_its_messages_after_the_lease(any_shop: Shop) -> None:

@@ -30,7 +30,7 @@ def test_a_hard_limit_ends_the_child_and_only_it(any_shop: Shop) -> None:
     (any_shop.folder / "go").touch()
     assert long.get(timeout=10) == "go"
     assert any_shop.dead() == []
-    assert any_shop.in_flight() == 0
+    wait_until(lambda: any_shop.in_flight() == 0, "everything is settled")
 
 
 def test_a_message_may_bring_its_own_limits(any_shop: Shop) -> None:

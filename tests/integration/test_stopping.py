@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from support import Shop, wait_until
+from support import Shop, Worker, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -64,6 +65,38 @@ def test_term_to_the_whole_process_group_kills_no_task(any_shop: Shop) -> None:
     (any_shop.folder / "go").touch()
     assert worker.wait() == 0
     assert result.get(timeout=5) == "go"
+
+
+@pytest.mark.parametrize("delay_s", [0.02, 0.05, 0.1, 0.2])
+def test_a_signal_in_the_first_moments_ends_with_zero_and_no_traceback(sqlite_shop: Shop, delay_s: float) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", ready=False)
+        wait_until(lambda w=worker: _has_begun(w.pid), "the interpreter runs our code")
+        time.sleep(delay_s)  # the moment is the point: whichever it is, the outcome is the same
+        assert worker.stop(10) == 0 if number is signal.SIGTERM else _ends(worker, number) == 0
+        assert "Traceback" not in worker.log
+
+
+def _ends(worker: Worker, number: signal.Signals) -> int:
+    worker.signal(number)
+    return worker.wait(10)
+
+
+def _has_begun(pid: int) -> bool:
+    """Whether the process has blocked the signals that it counts (the first thing `main` does), or handles them."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    term = 1 << (signal.SIGTERM - 1)
+    return bool((int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) & term)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN])
+def test_a_signal_without_meaning_is_said_to_have_none(sqlite_shop: Shop, number: signal.Signals) -> None:
+    worker = sqlite_shop.worker()
+    worker.signal(number)
+    worker.wait_log(f"received {number.name}, which has no effect")
+    assert sqlite_shop.task("add").delay(1).get(timeout=10) == 1
+    assert worker.stop() == 0
 
 
 def test_term_while_starting_ends_with_zero(any_shop: Shop) -> None:

@@ -107,7 +107,8 @@ class InRedis:
         unacked, odd = client.hgetall("unacked"), client.hgetall("qworker:odd")
         assert sorted(tags) == sorted([*unacked, *odd]), "each tag has one owner and one envelope"
         assert set(client.zrange("unacked_index", 0, -1)) == set(unacked)
-        owners = client.smembers("qworker:owners")
+        owners = set(client.zrange("qworker:leases", 0, -1))
+        assert owners == set(client.hkeys("qworker:sessions"))
         assert {key.removeprefix(b"qworker:held:") for key in held_keys} <= owners
         return [*(entry[1 : entry.rindex(b', "", ')] for entry in unacked.values()), *odd.values()]
 

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from qworker import App
-from qworker.transports import DeadLetter, Transport, open_transport
+from qworker.transports import DeadLetter, Envelope, Transport, open_transport
 
 from .worker import Worker
 
@@ -63,6 +63,10 @@ class Shop:
     def dead(self) -> list[DeadLetter]:
         """What is in the dead-letter store, newest first."""
         return self._broker().dead_letters()
+
+    def publish(self, envelope: Envelope) -> None:
+        """Put these very bytes on a queue."""
+        self._broker().publish([envelope])
 
     def depth(self) -> int:
         """How many messages wait on `hipri`."""

@@ -246,3 +246,29 @@ def leaks(mib: int) -> int:
     """Keeps so much memory for ever; returns its process id."""
     KEPT.append(os.urandom(1024) * 1024 * mib)
     return os.getpid()
+
+
+class Indescribable(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+@app.task
+def indescribable() -> None:
+    raise Indescribable
+
+
+@app.task
+def kills_spawner(text: str) -> None:
+    """The spawner is the child's parent."""
+    note(text)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(30)
+
+
+@app.task
+def gives_back(text: str) -> None:
+    note(text)
+    raise Reject("later", requeue=True)

@@ -12,6 +12,7 @@ import pytest
 
 from qworker import MessageError
 from qworker.tasks.codec import Identity, decode, identify
+from qworker.tasks.encoding import encode_task
 from qworker.tasks.serializers import accepted_types
 
 JSON = accepted_types(["json"])
@@ -264,3 +265,12 @@ def test_identity_of_rubbish_is_nothing(raw: bytes) -> None:
 def test_text_that_looks_like_headers_inside_an_argument_is_no_identity() -> None:
     raw = envelope(body='"headers": {"id": "wrong", "task": "wrong"}', properties={})
     assert identify(raw) == Identity("i", "t")
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\0b", "\x1b[31m", "x" * 1001, "\u2028"])
+def test_an_id_that_would_forge_log_lines_or_break_titles_is_refused(bad: str) -> None:
+    envelope = json.loads(encode_task("t", task_id="id", queue="q"))
+    envelope["headers"]["id"] = bad
+    with pytest.raises(MessageError) as caught:
+        decode(json.dumps(envelope).encode(), accept=frozenset({"application/json"}))
+    assert caught.value.reason == "bad_id"

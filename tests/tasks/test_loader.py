@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qworker.core.errors import AppImportError
+from qworker.core.errors import AppImportError, ConfigError
 from qworker.tasks.loader import find_app
 
 APP = "from qworker import App\n"
@@ -131,8 +131,7 @@ def test_an_empty_module_is_refused(tmp_path: Path, spec: str) -> None:
         ("import nothing_like_this", "No module named 'nothing_like_this'", "ModuleNotFoundError"),
         ("def f(:\n", "SyntaxError", "SyntaxError"),
         ("import sys; sys.exit(3)", "SystemExit: 3", "SystemExit: 3"),
-        (APP + "App(brokr='x')", "there is no setting 'brokr'", "ConfigError"),
-        (APP + "App('a').task(quue='x')(len)", "did you mean 'queue'", "ConfigError"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
     ],
 )
 def test_a_module_that_fails_is_shown_with_its_own_part_of_the_traceback(
@@ -144,6 +143,18 @@ def test_a_module_that_fails_is_shown_with_its_own_part_of_the_traceback(
     assert last in error.details.strip().splitlines()[-1]
     assert "loader.py" not in error.details
     assert "importlib" not in error.details
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("App(brokr='x')", "there is no setting 'brokr'"), ("App('a').task(quue='x')(len)", "did you mean 'queue'")],
+)
+def test_a_wrong_setting_in_the_module_is_a_mistake_of_the_configuration_and_not_of_the_import(
+    project: Callable[[str, str], str], tmp_path: Path, text: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        find_app(project("mod.py", f"{APP}{text}\n"), str(tmp_path))
+    assert not isinstance(caught.value, AppImportError)
 
 
 def test_a_celery_app_is_recognised_and_promised(project: Callable[[str, str], str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from qworker.core.errors import TransportError
+from qworker.core.errors import ConfigError, TransportError
 from qworker.transports import Ack, open_transport
 
 from support import RedisServer
@@ -38,14 +38,56 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
 def test_a_wrong_password_is_said_to_be_one(own_server: RedisServer) -> None:
     with own_server.client() as behind:
         behind.config_set("requirepass", "right")
-    with pytest.raises(TransportError, match="wrong") as caught:
+    with pytest.raises(ConfigError, match="WRONGPASS.*is wrong; correct it") as caught:
         open_transport(own_server.url.replace("//", "//:wr0ng@")).connect()
     assert "wr0ng" not in str(caught.value)
-    with pytest.raises(TransportError, match="wants a password"):
+    with pytest.raises(ConfigError, match="NOAUTH.*wants a password; write it"):
         open_transport(own_server.url).connect()
     transport = open_transport(own_server.url.replace("//", "//:right@"))
     transport.publish(envelopes(1))
     transport.close()
+
+
+def test_a_password_that_nobody_asked_for_is_said_to_be_one(redis_url: str) -> None:
+    with pytest.raises(ConfigError, match="no password; take it out") as caught:
+        open_transport(redis_url.replace("//", "//:s3cret@"), owner="w/1").connect()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_database_that_does_not_exist_is_said_so(redis_url: str) -> None:
+    with pytest.raises(ConfigError, match="no such database"):
+        open_transport(redis_url.removesuffix("0") + "9999").connect()
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [{"keys": ["other:*"], "commands": ["+@all"]}, {"keys": ["*"], "commands": ["+@all", "-zadd"]}],
+    ids=["key", "command"],
+)
+def test_a_user_who_may_not_do_it_is_told_so(own_server: RedisServer, rights: dict[str, list[str]]) -> None:
+    with own_server.client() as behind:
+        behind.acl_setuser("shop", enabled=True, passwords=["+s3cret"], **rights)
+    with pytest.raises(ConfigError, match="extend its ACL") as caught:
+        open_transport(own_server.url.replace("//", "//shop:s3cret@"), owner="w/1").connect()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 1.1], ids=["busy", "idle"])
+def test_a_worker_never_reconnects_unseen(open_redis: Open, behind: redis.Redis, idle_s: float) -> None:
+    """It would wait on the descriptor of the closed connection, and be deaf for ever."""
+    ours = open_redis("w/1", client_name="ours")
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    commands = [c["id"] for c in behind.client_list() if c["name"] == "ours" and not int(c["sub"])]
+    for number in commands:
+        behind.client_kill_filter(_id=number)
+    time.sleep(idle_s)  # only a connection that was idle is looked at before a command
+    for _ in range(2):
+        with pytest.raises(TransportError):
+            ours.reserve(["hipri"], 1, arm=True)
+    ours.connect()
+    assert ours.reserve(["hipri"], 1, arm=True) == []
+    ours.publish(envelopes(1))
+    assert select.select([ours.wake_fd()], [], [], 5)[0]
 
 
 def test_user_database_and_client_name_come_from_url_and_options(own_server: RedisServer) -> None:
@@ -159,11 +201,12 @@ def test_a_lost_reply_of_a_reserve_is_recalled(open_redis: Open, proxy: Proxy) -
     assert numbers_of(ours.reserve(["hipri"], 9)) == [2]
 
 
-def test_a_cut_connection_is_an_error_and_then_made_anew(open_redis: Open, proxy: Proxy) -> None:
+def test_a_cut_connection_is_an_error_and_made_anew_by_connect(open_redis: Open, proxy: Proxy) -> None:
     ours = open_redis("w/1", url=proxy.url)
     proxy.cut()
     with pytest.raises(TransportError, match="cannot be reached"):
         ours.maintain()
+    ours.connect()
     assert ours.maintain().moved == 0
 
 

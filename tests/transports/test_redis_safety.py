@@ -138,7 +138,8 @@ def test_a_dead_owner_is_forgotten_with_its_last_message(open_redis: Open, behin
     doomed.publish(envelopes(1))
     doomed.reserve(["hipri"], 1)
     wait_for_recovery(open_redis("w/1"), 1)
-    assert behind.smembers("qworker:owners") == {b"w/1"}
+    assert behind.zrange("qworker:leases", 0, -1) == [b"w/1"]
+    assert behind.hkeys("qworker:sessions") == [b"w/1"]
     assert behind.keys("qworker:held:*") == []
 
 

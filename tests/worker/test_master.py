@@ -48,7 +48,7 @@ class FakeSpawner:
         reports, self.queue = [r for r in self.queue if r is not None], []
         return reports
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 0.0) -> None:
         if not self.is_closed:
             self.is_closed = True
             self._read.close()
