@@ -25,6 +25,7 @@ class _Message:
     envelope: Envelope
     crashes: int = 0
     due: float = 0.0
+    front: bool = False  # where it goes when due
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class MemoryBroker:
         front: list[_Message] = []
         for envelope in envelopes:
             if envelope.due is not None and envelope.due > self.clock.time():
-                self.delay(_Message(envelope), envelope.due)
+                self.delay(_Message(envelope, front=envelope.front), envelope.due)
             else:
                 (front if envelope.front else back).append(_Message(envelope))
         self.put(back, front=False)
@@ -85,7 +86,7 @@ class MemoryBroker:
         due = [message for message in self.delayed if message.due <= now][:_BATCH]
         self.delayed = [message for message in self.delayed if message not in due]
         for message in due:
-            self.put([message], front=message.envelope.front)
+            self.put([message], front=message.front)
         return len(due)
 
     def tell(self, queue: str | None) -> None:
@@ -167,19 +168,20 @@ class MemoryTransport:
             return [_delivery(tag, message) for tag, message in mine if tag not in known]
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        """Give back to the front, or with `due` to the delayed ones."""
+        """Give back to the front, or with `due` to the back, when it is time."""
         back: list[_Message] = []
 
         def settle(message: _Message, _: None) -> None:
             message.crashes += crashed
             if due is not None and due > self._broker.clock.time():
+                message.front = False
                 self._broker.delay(message, due)
             else:
                 back.append(message)
 
         with self._broker.lock:
             settled = self._settle([(delivery.tag, None) for delivery in deliveries], settle)
-            self._broker.put(back, front=True)
+            self._broker.put(back, front=due is None)
             return settled
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:

@@ -120,7 +120,12 @@ class Transport(Protocol):
     capabilities: Capabilities
 
     def connect(self) -> None:
-        """Reach the broker, or raise TransportError. Drops a connection that exists: also the way to reconnect."""
+        """Reach the broker. Drops a connection that exists: also the way to reconnect.
+
+        A producer is connected by its first verb, and again after an error. A worker is connected by this verb alone,
+        because `wake_fd` changes and `recall` has to follow. Raises TransportError, or ConfigError when trying again
+        cannot help (a wrong password, a file that may not be written).
+        """
         ...
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -159,9 +164,11 @@ class Transport(Protocol):
         ...
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        """Give back, bytes untouched: to the front of their queues in this order, or with `due` to the delayed set.
+        """Give back, bytes untouched: to the front of their queues in this order, so that they are taken next.
 
-        `crashed` adds one to each message's crash count.
+        With `due` (seconds since the epoch, by the caller's clock) they go to the back instead, when that moment has
+        come; one that has passed means now, behind everything that waits already. `crashed` adds one to each message's
+        crash count.
         """
         ...
 

@@ -13,6 +13,8 @@ same message again.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -55,7 +57,7 @@ class RedisTransport:
         self._declared: set[str] = set()
 
     def connect(self) -> None:
-        """Open the connections anew. Raises TransportError."""
+        """Open the connections anew. Raises TransportError, or ConfigError when the server refuses us for good."""
         self._session.connect()
         self._declared.clear()
         if self._owner and not self._session.can_wake:
@@ -67,7 +69,8 @@ class RedisTransport:
         commands += self._pushes([envelope for envelope in envelopes if envelope.due is None])
         if commands:
             self._session.call(*commands)
-        delayed = [self._later(envelope) for envelope in envelopes if envelope.due is not None]
+        now = time.time()
+        delayed = [self._later(envelope, now) for envelope in envelopes if envelope.due is not None]
         if delayed:
             self._session.run(DELAY, (), [field for fields in delayed for field in fields])
         self._declared.update(envelope.queue for envelope in envelopes)
@@ -103,9 +106,10 @@ class RedisTransport:
         """Settle for good; successors are published in the same script."""
         tags = [ack.delivery.tag for ack in acks]
         successors: list[str | int | bytes] = []
+        now = time.time()
         for position, ack in enumerate(acks, 1):
             for envelope in ack.successors:
-                successors += (position, *self._later(envelope))
+                successors += (position, *self._later(envelope, now))
         return _settled(tags, self._session.run(ACK, (), (len(tags), *tags, *successors)))
 
     def recall(self, known: Collection[str]) -> list[Delivery]:
@@ -120,9 +124,9 @@ class RedisTransport:
         return found
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        """Give back to the front of their lists, or with `due` to the delayed set."""
+        """Give back to the front of their lists, or with `due` to the back, when it is time."""
         tags = [delivery.tag for delivery in deliveries]
-        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _due_ms(due), *tags)))
+        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, time.time()), *tags)))
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """Move to the dead-letter store, with the reason and the original bytes."""
@@ -134,7 +138,7 @@ class RedisTransport:
     def maintain(self) -> Maintenance:
         """Move due messages, recover what dead owners held, and see that the wake-up connection lives."""
         self._session.check_wake()
-        moved, recovered, wait_ms, more = self._session.run(MAINTAIN, (), ())
+        moved, recovered, wait_ms, more = self._session.run(MAINTAIN, (), (self._session.lease_ms,))
         return Maintenance(moved, recovered, wait_ms / 1000 if wait_ms >= 0 else None, bool(more))
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
@@ -192,11 +196,11 @@ class RedisTransport:
             commands.append(("RPUSH", key, *reversed(raws)) if front else ("LPUSH", key, *raws))
         return commands
 
-    def _later(self, envelope: Envelope) -> tuple[str | int | bytes, ...]:
-        """Token, due time in ms ('' = at once), list, side, envelope: as the scripts want a message to publish."""
+    def _later(self, envelope: Envelope, now: float) -> tuple[str | int | bytes, ...]:
+        """Token, wait in ms ('' = none), list, side, envelope: as the scripts want a message to publish."""
         name = self._names.list_of(envelope.queue, envelope.priority)
         side = "F" if envelope.front else "B"
-        return self._next_token(), _due_ms(envelope.due), name, side, envelope.raw
+        return self._next_token(), _wait_ms(envelope.due, now), name, side, envelope.raw
 
     def _next_token(self) -> str:
         self._session.ready()
@@ -243,8 +247,9 @@ def _settled(tags: Sequence[str], lost: Sequence[bytes]) -> Settled:
     return Settled(len(tags) - len(lost), [tag.decode() for tag in lost])
 
 
-def _due_ms(due: float | None) -> str | int:
-    return "" if due is None else round(due * 1000)
+def _wait_ms(due: float | None, now: float) -> str | int:
+    """How long until `due` by this host's clock, which need not agree with the server's. Never too short."""
+    return "" if due is None else math.ceil((due - now) * 1000)
 
 
 def _record(rejection: Rejection) -> str:

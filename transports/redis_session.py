@@ -1,7 +1,7 @@
 """The Redis adapter's connections: one for commands, one for wake-ups, and running scripts on the first.
 
-Called by the verbs in redis.py. A session begins with each `connect` and has a token: it stands in the owner's lease,
-so that a late command of an earlier connection takes nothing, and begins the tags of what this connection takes.
+Called by the verbs in redis.py. A session begins with each `connect` and has a token: it stands beside the owner's
+lease, so that a late command of an earlier connection takes nothing, and begins the tags of what this connection takes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import hiredis
 
-from ..core.errors import TransportError
-from .redis_link import Command, Link, is_wrong_server, refusal
+from ..core.errors import ConfigError, TransportError
+from .redis_link import Command, Denied, Link, is_wrong_server, refusal
 from .redis_scripts import JOIN, LEAVE, Script
 from .redis_url import Endpoint
 
@@ -26,10 +26,11 @@ _INVALIDATIONS: Final = "__redis__:invalidate"
 
 
 class Session:
-    """Connections that are opened on first use and anew after an error or a fork. One thread at a time.
+    """Connections that a producer opens on first use and anew after an error or a fork. One thread at a time.
 
-    With an owner there is also a wake-up connection, unless the server refuses to track keys: then `can_wake` turns
-    False.
+    A worker opens them by `connect` alone: it has to know of every new connection, because what it waits on is then
+    another descriptor, and what a lost reply took has to be recalled. With an owner there is also a wake-up connection,
+    unless the server refuses to track keys: then `can_wake` turns False.
     """
 
     def __init__(self, endpoint: Endpoint, options: Mapping[str, Any], *, owner: str, lease_s: float) -> None:
@@ -52,19 +53,11 @@ class Session:
         self._common = (prefix, unacked, index, self._channel, owner)
 
     def connect(self) -> None:
-        """Drop what is open and open it anew. Raises TransportError."""
-        self.drop()
-        self._pid = os.getpid()
-        # Tokens of later sessions sort behind those of earlier ones, so that recovered messages keep their order.
-        self.token = f"{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
-        self._link = Link(self._endpoint)
+        """Drop what is open and open it anew. Raises TransportError, or ConfigError for a refusal that will stay."""
         try:
-            if self._owner:
-                self.run(JOIN, (), (self.token, self.lease_ms))
-                self._wake = self._open_wake(self._link)
-        except BaseException:
-            self.drop()
-            raise
+            self._connect()
+        except Denied as error:
+            raise ConfigError(f"no message can be read or written: {error}") from error
 
     def drop(self) -> None:
         """Close the connections without a word. Never raises."""
@@ -76,10 +69,13 @@ class Session:
     def leave(self) -> None:
         """End the owner's lease if it holds nothing. Opens no connection for it. Raises TransportError."""
         if self._owner and self._link is not None and self._pid == os.getpid():
-            self._link.call(("EVAL", LEAVE.source, 0, *self._common, self.token))
+            self._link.call(("EVAL", LEAVE.source, 0, *self._common, self.token, self.lease_ms))
 
     def ready(self) -> None:
-        """Make sure that there is a connection, and with it the token that the next command may carry."""
+        """Make sure that there is a connection, and with it the token that the next command may carry.
+
+        Raises TransportError.
+        """
         self._usable_link()
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int | bytes]) -> Any:
@@ -123,6 +119,20 @@ class Session:
             self.drop()
             raise TransportError(f"{self.shown}: the connection that wakes this worker is dead")
 
+    def _connect(self) -> None:
+        self.drop()
+        self._pid = os.getpid()
+        # Tokens of later sessions sort behind those of earlier ones, so that recovered messages keep their order.
+        self.token = f"{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
+        self._link = Link(self._endpoint)
+        try:
+            if self._owner:
+                self.run(JOIN, (), (self.token, self.lease_ms))
+                self._wake = self._open_wake(self._link)
+        except BaseException:
+            self.drop()
+            raise
+
     def _open_wake(self, link: Link) -> Link | None:
         """Open the connection that wakes us. None when the server or the user's rights do not allow it."""
         if not self.can_wake:
@@ -154,6 +164,8 @@ class Session:
     def _usable_link(self) -> Link:
         link = self._link
         if link is None or self._pid != os.getpid() or not link.is_usable(time.monotonic()):
+            if self._owner:
+                raise TransportError(f"{self.shown}: the connection is closed")
             self.connect()
             link = self._link
             assert link is not None

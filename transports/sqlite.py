@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from ..core.errors import ConfigError, TransportError
 from ..core.settings_values import Converter, choice
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .options import positive, read_options
@@ -55,13 +56,18 @@ class SqliteTransport:
         self._next_due = 0.0
 
     def connect(self) -> None:
-        """Open the file anew. Raises TransportError, or ConfigError when a later version has made it."""
+        """Open the file anew. Raises TransportError, or ConfigError when the file will never do."""
         self._file.close()
         self._seen = None
-        if self._owner:
-            self._file.write(self._renew)
-        else:
-            self._file.read(lambda db: None)
+        try:
+            if self._owner:
+                self._file.write(self._renew)
+            else:
+                self._file.read(lambda db: None)
+        except TransportError as error:
+            if (obstacle := self._file.obstacle()) is not None:
+                raise ConfigError(f"no message can be read or written: {error}; {obstacle}") from error
+            raise
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Insert all of them in one transaction."""
@@ -115,7 +121,7 @@ class SqliteTransport:
         return [delivery for delivery in held if delivery.tag not in known]
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        """Give back to the front of the queues, or with `due` to the delayed ones."""
+        """Give back to the front of the queues, or with `due` to the back, when it is time."""
 
         def settle(db: sqlite3.Connection) -> list[str]:
             now = time.time()
@@ -126,7 +132,7 @@ class SqliteTransport:
             lost = [d.tag for d in deliveries if not self._change(db, update, (state, until, crashed), d.tag)]
             if state == "ready":
                 gone = set(lost)
-                place(db, [_row_of(d.tag) for d in deliveries if d.tag not in gone], front=True)
+                place(db, [_row_of(d.tag) for d in deliveries if d.tag not in gone], front=due is None)
             return lost
 
         return _settled(len(deliveries), self._write(settle))

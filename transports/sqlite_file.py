@@ -20,6 +20,7 @@ from ..core.errors import ConfigError, TransportError
 _T = TypeVar("_T")
 
 _VERSION: Final = 1
+_MAGIC: Final = b"SQLite format 3\0"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS qworker_schema (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS qworker_owners (
@@ -84,6 +85,24 @@ class DatabaseFile:
         with suppress(sqlite3.Error):
             connection.close()
 
+    def obstacle(self) -> str | None:
+        """What keeps this file from ever being used, and what to do about it; None when nothing is known to.
+
+        To be asked after a failure.
+        """
+        folder, file = Path(self._path).parent, Path(self._path)
+        if not folder.is_dir():
+            return f"{folder} is no directory and cannot be made one; create it, or name another file"
+        if file.is_dir():
+            return "it is a directory; name a file"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"this user may not write in {folder}; change its owner or mode, or name another file"
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            return "this user may not read and write it; change its owner or mode, or name another file"
+        if file.is_file() and not _may_be_database(file):
+            return "name another file, or move this one away"
+        return None
+
     def is_open(self) -> bool:
         """Whether this process has a connection."""
         return self._connection is not None and self._pid == os.getpid()
@@ -147,6 +166,11 @@ def path_of(url: str) -> str:
     if host or not path or path.startswith(":"):
         raise ConfigError(f"the broker {plain} names no file; write sqlite:///qworker.db or sqlite:////dir/qworker.db")
     return path
+
+
+def _may_be_database(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(_MAGIC)) in (_MAGIC, b"")
 
 
 def _create(db: sqlite3.Connection) -> None:

@@ -38,10 +38,10 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
 def test_a_wrong_password_is_said_to_be_one(own_server: RedisServer) -> None:
     with own_server.client() as behind:
         behind.config_set("requirepass", "right")
-    with pytest.raises(ConfigError, match="WRONGPASS.*is wrong; correct it") as caught:
+    with pytest.raises(ConfigError, match=r"WRONGPASS.*is wrong; correct it") as caught:
         open_transport(own_server.url.replace("//", "//:wr0ng@")).connect()
     assert "wr0ng" not in str(caught.value)
-    with pytest.raises(ConfigError, match="NOAUTH.*wants a password; write it"):
+    with pytest.raises(ConfigError, match=r"NOAUTH.*wants a password; write it"):
         open_transport(own_server.url).connect()
     transport = open_transport(own_server.url.replace("//", "//:right@"))
     transport.publish(envelopes(1))

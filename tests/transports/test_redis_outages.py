@@ -141,9 +141,7 @@ def test_a_server_clock_that_was_set_back_takes_nothing_and_keeps_nothing_for_ev
     assert keep_alive(ours, seconds=LEASE_S * 0.2 + 1.3) == 1
 
 
-def test_a_producer_finds_a_restarted_server_by_itself(
-    durable: RedisServer, open_redis: Open
-) -> None:
+def test_a_producer_finds_a_restarted_server_by_itself(durable: RedisServer, open_redis: Open) -> None:
     producer = open_redis(url=durable.url)
     producer.publish(envelopes(1))
     durable.stop()

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -172,11 +173,58 @@ def test_a_file_of_a_later_version_is_refused(open_file: Open, path: Path) -> No
         open_file()
 
 
-def test_a_file_that_is_no_database_is_an_error(open_file: Open, path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(open_file: Open, path: Path) -> None:
     path.parent.mkdir()
     path.write_text("this is no database, but long enough to be looked at" * 100)
-    with pytest.raises(TransportError, match="not a database"):
+    with pytest.raises(ConfigError, match=r"not a database; name another file"):
         open_file()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(open_file: Open, path: Path) -> None:
+    path.parent.write_text("a file stands where the folder should be")
+    with pytest.raises(ConfigError, match=r"is no directory and cannot be made one; create it"):
+        open_file("w/1")
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(open_file: Open, path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"it is a directory; name a file"):
+        open_file("w/1")
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["folder", "file"])
+def test_a_place_where_this_user_may_not_write_is_refused(exists: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # the test's own folder is closed to other users
+        path = Path(folder) / "broker.db"
+        if exists:
+            open_transport(f"sqlite:///{path}").connect()
+            path.chmod(0o444)
+        os.chmod(folder, 0o777 if exists and os.geteuid() == 0 else 0o555)
+        assert "this user may not" in refusal_for_an_ordinary_user(f"sqlite:///{path}")
+        os.chmod(folder, 0o755)
+
+
+def test_a_locked_file_is_no_reason_to_give_up(open_file: Open, path: Path) -> None:
+    open_file()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TransportError, match="locked"):
+            open_file("w/1", socket_timeout=0.1)
+
+
+def refusal_for_an_ordinary_user(url: str) -> str:
+    """The ConfigError of `connect` in a process that is not root."""
+    script = (
+        "import os, sys\n"
+        "from qworker.transports import open_transport\n"
+        "from qworker.transports.sqlite import SqliteTransport\n"
+        "from qworker.core.errors import ConfigError\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "try: open_transport(sys.argv[1], owner='w/1').connect()\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, check=True, timeout=20)
+    return ran.stdout
 
 
 def test_a_wall_clock_that_jumps_takes_nothing_from_a_living_worker(

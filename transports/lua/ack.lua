@@ -1,7 +1,7 @@
 -- Settle for good and publish successors, for what this owner still holds.
 --
--- ARGV: 6 how many tags, the tags, then six for each successor: position of its message among the tags, token, due
--- time in ms ('' = at once), list, side, envelope. Returns the tags that were not held any more; their successors are
+-- ARGV: 6 how many tags, the tags, then six for each successor: position of its message among the tags, token, wait
+-- in ms ('' = none), list, side, envelope. Returns the tags that were not held any more; their successors are
 -- not published.
 
 go_on_when_full()

@@ -12,8 +12,8 @@ local TAILS = 11 + steps
 local FIRST_READ = 4 -- sizes are unknown before the first look: ten-megabyte messages must not be read by the hundred
 
 -- A late command of a connection that this owner has given up must take nothing: nobody would read the reply.
-local current = call('GET', LEASE)
-if current and current ~= session then
+local current = call('HGET', SESSIONS, OWNER)
+if current and current ~= session .. ':' .. lease_ms then
     return redis.error_reply('FENCED another connection speaks for this owner now')
 end
 
@@ -131,8 +131,7 @@ in_chunks('HSET', UNACKED, entries)
 in_chunks('ZADD', INDEX, scores)
 in_chunks('HSET', ODD, odd)
 in_chunks('SADD', HELD, tags)
-call('SADD', OWNERS, OWNER)
-call('SET', LEASE, session, 'PX', lease_ms)
+renew(now_ms, session, lease_ms)
 
 -- 3. Take them from the lists.
 for at, count in pairs(taken) do

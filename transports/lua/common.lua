@@ -3,7 +3,7 @@
 -- Rules of these scripts:
 -- 1. A message is written to its new place before it is taken from the old one. A script that fails half-way (a key of
 --    the wrong type, a missing permission) then leaves a message twice, never nowhere.
--- 2. Only the server's clock is used, except for due times, which are moments that the producer chose.
+-- 2. Only the server's clock is used. Due times arrive as waits: the caller's clock may differ from the server's.
 -- 3. A script may be sent again after its reply was lost: what was carried out is not carried out twice.
 --
 -- ARGV: 1 key prefix, 2 kombu's unacked hash, 3 its index, 4 the channel for due times, 5 the owner; 6… the script's
@@ -14,7 +14,11 @@
 local call = redis.call
 local PREFIX, UNACKED, INDEX, CHANNEL, OWNER = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local OWN = PREFIX .. 'qworker:'
-local OWNERS, LEASE, HELD = OWN .. 'owners', OWN .. 'lease:' .. OWNER, OWN .. 'held:' .. OWNER
+local HELD = OWN .. 'held:' .. OWNER
+local LEASES = OWN .. 'leases' -- owner -> when its lease ends, in ms
+local SESSIONS = OWN .. 'sessions' -- owner -> session:lease in ms
+local RENEWED = OWN .. 'renewed' -- when a worker was last heard of, in ms
+local AMNESTY = OWN .. 'amnesty' -- when the last silence of all workers ended, in ms
 local ODD = OWN .. 'odd' -- tag -> envelope that kombu could not restore
 local DELAYED, DELAYED_DATA = OWN .. 'delayed', OWN .. 'delayed:data'
 
@@ -30,6 +34,26 @@ end
 -- With `maxmemory` reached, Redis refuses a script whose first write needs memory. Moves that settle or drain must
 -- still happen, or the memory would never get free: a first write that needs none opens the way for the others.
 local function go_on_when_full() call('DEL', OWN .. 'nothing') end
+
+-- Note that a worker has been heard of. Leases go on ending while the server is down or frozen, and their owners run
+-- their tasks all the same: after a silence of all workers each owner has half its lease to renew before it counts as
+-- dead (maintain.lua). A living worker is heard of each sixth of its lease, so a quarter is a silence, and who renewed
+-- before a shorter one has enough left. A clock that was set back, or a lost note, is a silence too.
+local function hear(now_ms, lease_ms)
+    local renewed = tonumber(call('GET', RENEWED) or '')
+    local is_lost = not renewed and call('EXISTS', SESSIONS, LEASES) > 0
+    if is_lost or (renewed and (now_ms < renewed or now_ms - renewed > lease_ms / 4)) then
+        call('SET', AMNESTY, now_ms)
+    end
+    call('SET', RENEWED, now_ms)
+end
+
+-- Begin or renew the lease of this owner. A late command of an earlier session may renew, but speaks for nobody.
+local function renew(now_ms, session, lease_ms)
+    hear(now_ms, tonumber(lease_ms))
+    call('HSETNX', SESSIONS, OWNER, session .. ':' .. lease_ms)
+    call('ZADD', LEASES, now_ms + lease_ms, OWNER)
+end
 
 -- Call a command with any number of arguments; returns the sum of the replies.
 local function in_chunks(command, key, arguments)
@@ -95,9 +119,10 @@ local function put(token, list, side, envelope, crashes, now_ms)
     bury(token, cjson.encode(record), list, envelope, now_ms)
 end
 
--- Publish at once or, when due_ms lies ahead, later.
-local function publish(token, due_ms, list, side, envelope, crashes, now_ms)
-    if not due_ms or due_ms <= now_ms then return put(token, list, side, envelope, crashes, now_ms) end
+-- Publish at once or, with a wait above 0, later.
+local function publish(token, wait_ms, list, side, envelope, crashes, now_ms)
+    if not wait_ms or wait_ms <= 0 then return put(token, list, side, envelope, crashes, now_ms) end
+    local due_ms = now_ms + wait_ms
     call('HSET', DELAYED_DATA, token, crashes .. ' ' .. side .. ' ' .. #list .. ' ' .. list .. envelope)
     call('ZADD', DELAYED, due_ms, token)
     if call('ZRANGE', DELAYED, 0, 0)[1] == token then call('PUBLISH', CHANNEL, due_ms) end

@@ -1,4 +1,4 @@
--- Publish messages that have a due time. ARGV: 6… five for each: token, due time in ms, list, side, envelope.
+-- Publish messages that have a due time. ARGV: 6… five for each: token, wait in ms, list, side, envelope.
 
 local now_s, now_ms = now_s_ms()
 for i = 6, #ARGV, 5 do

@@ -4,17 +4,11 @@
 -- any more.
 
 go_on_when_full()
-local session, lease_ms = ARGV[6], ARGV[7]
-local current = call('GET', LEASE)
-if current and current ~= session then
-    call('PEXPIRE', LEASE, lease_ms) -- a late command of an old connection: renewing is right, speaking is not
-else
-    call('SET', LEASE, session, 'PX', lease_ms)
-end
-call('SADD', OWNERS, OWNER)
+local now_s, now_ms = now_s_ms()
+renew(now_ms, ARGV[6], ARGV[7])
 
 local held = call('SMEMBERS', HELD)
-local score = tostring((now_s_ms()))
+local score = tostring(now_s)
 local renewed, vanished = {}, {}
 for first = 1, #held, CHUNK do
     local last = math.min(first + CHUNK - 1, #held)

@@ -3,5 +3,6 @@
 -- ARGV: 6 session, 7 lease in ms.
 
 go_on_when_full()
-call('SET', LEASE, ARGV[6], 'PX', ARGV[7])
-call('SADD', OWNERS, OWNER)
+local now_s, now_ms = now_s_ms()
+renew(now_ms, ARGV[6], ARGV[7])
+call('HSET', SESSIONS, OWNER, ARGV[6] .. ':' .. ARGV[7])

@@ -1,23 +1,25 @@
 -- Give back what this owner still holds, bytes untouched, in the given order.
 --
--- ARGV: 6 add one to the crash counts (0/1), 7 due time in ms ('' = now, to the front), 8… the tags.
+-- ARGV: 6 add one to the crash counts (0/1), 7 wait in ms before they go to the back ('' = to the front now), 8… the
+-- tags.
 -- Returns the tags that were not held any more.
 
-local crash, due_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
+local crash, wait_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
 go_on_when_full()
 local tags = arguments_from(8)
 local flags = held_flags(tags)
 local now_s, now_ms = now_s_ms()
 local gone, lost = {}, {}
 
--- To the front: the last one first, so that the first one is the next to be taken. Into the delayed set, equal times
--- sort by token, and tags sort by age.
-for i = #tags, 1, -1 do
+-- To the front: the last one first, so that the first one is the next to be taken. In the delayed set equal times sort
+-- by token, and tags sort by age.
+local first, last, step = 1, #tags, 1
+if not wait_ms then first, last, step = #tags, 1, -1 end
+for i = first, last, step do
     local crashes, tail, list = read_tag(tags[i])
     local envelope = flags[i] == 1 and envelope_of(tags[i], tail)
     if envelope then
-        local side = (due_ms and due_ms > now_ms) and 'B' or 'F'
-        publish(tags[i], due_ms, list, side, envelope, crashes + crash, now_ms)
+        publish(tags[i], wait_ms, list, wait_ms and 'B' or 'F', envelope, crashes + crash, now_ms)
     else
         lost[#lost + 1] = tags[i]
     end
