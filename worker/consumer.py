@@ -284,6 +284,14 @@ class Consumer:
             seat.is_retired = True
             self._ledger.put_back(self._dispatcher.take_back(seat))
 
+    def _obey_shrink(self) -> None:
+        """One child fewer: the idlest one, without a successor."""
+        seats = self._dispatcher.working()
+        if seats:
+            seat = min(seats, key=lambda s: s.load)
+            self._obey_retire(seat.channel.serial)
+            self._notify(Notice("shed", seat.channel.slot, {"serial": seat.channel.serial}))
+
     def _obey_condemn(self, serial: int, kib: int, limit_kib: int) -> None:
         """A child has taken more memory than it may: it is killed now, which counts as a crash of what it runs."""
         seat = self._dispatcher.seats.get(serial)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -63,6 +62,7 @@ class Slot:
 
     index: int
     serial: int
+    spawner: Spawner
     pid: int = 0
     is_ready: bool = False
     is_leaving: bool = False
@@ -112,7 +112,7 @@ class Crew:
             return False
         self._serial += 1
         channel.forget_child_ends()
-        self._slots[index] = Slot(index, self._serial)
+        self._slots[index] = Slot(index, self._serial, spawner)
         self._mailbox.post("child", channel=channel)
         return True
 
@@ -151,27 +151,55 @@ class Crew:
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
         self._mailbox.post("died", serial=slot.serial, death=death)
 
-    def orphaned(self, *, is_first: bool) -> None:
-        """The spawner has died and its children with it. Once is an accident; after that a task may have done it."""
-        self.kill()
+    def orphaned(self, spawner: Spawner, *, is_first: bool) -> None:
+        """A spawner has died and its children with it. Once is an accident; after that a task may have done it."""
         death = Death(None, is_ours=is_first, why="the death of the spawner, which took its children along")
-        for slot in self._slots.values():
+        for slot in [slot for slot in self._slots.values() if slot.spawner is spawner]:
+            _kill_group(slot.pid)
             self._mailbox.post("died", serial=slot.serial, death=death)
-        self._slots.clear()
-        self._spent.clear()
+            del self._slots[slot.index]
 
     def kill(self) -> None:
         """SIGKILL for every child and whatever its task has started in the same process group."""
         for slot in self._slots.values():
-            if slot.pid:
-                _kill(os.killpg, slot.pid)
-                _kill(os.kill, slot.pid)
+            _kill_group(slot.pid)
 
-    def signal(self, index: int, serial: int, number: int, spawner: Spawner) -> None:
+    def signal(self, index: int, serial: int, number: int) -> None:
         """Signal this slot's child, if it is still the one that is meant."""
         slot = self._slots.get(index)
         if slot is not None and slot.serial == serial:
-            spawner.signal(index, number)
+            slot.spawner.signal(index, number)
+
+    def signal_all(self, number: int) -> None:
+        """Signal every child."""
+        for slot in self._slots.values():
+            slot.spawner.signal(slot.index, number)
+
+    def renew(self) -> None:
+        """A new generation is to take over: everybody leaves, each when one of the new ones is ready."""
+        for slot in self._slots.values():
+            slot.is_leaving = True
+        self._spent.clear()
+
+    def restore(self, spawner: Spawner) -> None:
+        """The new generation cannot start: those of `spawner` that have not been told to leave stay."""
+        self._boot_deaths = 0
+        for slot in self._slots.values():
+            slot.is_leaving = slot.is_told or slot.spawner is not spawner
+
+    def has_children_of(self, spawner: Spawner) -> bool:
+        """Whether a child of this spawner is left."""
+        return any(slot.spawner is spawner for slot in self._slots.values())
+
+    def shed(self, serial: int) -> None:
+        """The consumer has let this one go without a successor (the pool shrinks)."""
+        slot = self._by_serial(serial)
+        if slot is not None:
+            slot.is_leaving = slot.is_told = True
+
+    def places(self) -> list[tuple[int, int]]:
+        """Slot index and process id of every child."""
+        return [(slot.index, slot.pid) for slot in self._slots.values() if slot.pid]
 
     def pids(self) -> dict[int, int]:
         """Process ids of the children that are ready and stay, by serial number."""
@@ -187,8 +215,11 @@ class Crew:
         return next((slot for slot in self._slots.values() if slot.serial == serial), None)
 
 
-def _kill(kill: Callable[[int, int], None], pid: int) -> None:
-    try:
-        kill(pid, signal.SIGKILL)
-    except ProcessLookupError:  # it was faster
+def _kill_group(pid: int) -> None:
+    if not pid:  # not born yet
         return
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it was faster
+            continue

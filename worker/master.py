@@ -24,10 +24,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ..core import logs
 from ..core.clock import Clock
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
-from ..signals import SignalPipe
+from ..signals import SignalPipe, dump_stacks
 from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
@@ -45,8 +46,6 @@ SIGNALS: Final = {
     signal.SIGTSTP: Event.QUIET,
     signal.SIGCONT: Event.RESUME,
 }
-#: Signals that will get a meaning; until then they must not end the worker, as the system's default for them would.
-WITHOUT_MEANING: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 #: How long the spawner may take to leave; while it imports the application nobody waits for it.
 SPAWNER_S: Final = 2.0
 #: How long a cold stop leaves to tasks that it has interrupted.
@@ -97,12 +96,14 @@ class Master:
         clock: Clock,
     ) -> None:
         self._start_spawner = start_spawner
+        self._successor: Spawner | None = None  # a new generation that imports the application
+        self._predecessor: Spawner | None = None  # an old one whose children are leaving
         self._plan = plan
         self._clock = clock
         self._soft_s = 0.0
         self.phase = Phase.STARTING
         self.exit_code: ExitCode | None = None
-        self._pipe = SignalPipe([*SIGNALS, *WITHOUT_MEANING])
+        self._pipe = SignalPipe([*SIGNALS, *_ON_SIGNAL])
         self._events = remapped(SIGNALS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -148,16 +149,16 @@ class Master:
 
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
-        spawner = self._spawner
-        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell]
-        watched += [spawner] if spawner is not None else []
+        spawners = [s for s in (self._spawner, self._successor, self._predecessor) if s is not None]
+        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *spawners]
         at = min(self._deadline, self._sample_at, self._respawn_at)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
             self._on_signal(number)
-        if spawner is not None and spawner in ready:
-            self._hear_spawner(spawner)
+        for spawner in spawners:
+            if spawner in ready:
+                self._hear_spawner(spawner)
         self._bell.take()
         while self._notices:
             self._on_notice(self._notices.popleft())
@@ -169,11 +170,67 @@ class Master:
     # -- signals and phases --------------------------------------------------------------------------------
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if number in WITHOUT_MEANING:
-            logger.warning("received %s, which has no effect in this version", number.name)
-            return
         logger.info("received %s", number.name)
-        self._move(self._events[number])
+        act = _ON_SIGNAL.get(number)
+        if act is None:
+            self._move(self._events[number])
+        elif self._crew is None or self.phase in _STOPPING:
+            logger.info("%s has no effect now: the worker is %s", number.name, self.phase.value)
+        else:
+            act(self, self._crew)
+
+    def _dump_stacks(self, crew: Crew) -> None:
+        """The stacks of the master's threads and of every child, with what each child runs, go to the log."""
+        fd = logs.descriptor()
+        logger.info("stacks of the master (pid %d):", os.getpid())
+        dump_stacks(fd)
+        for index, pid in crew.places():
+            running = self._table.read(index)
+            logger.info(
+                "stacks of child %d (pid %d), running: %s", index + 1, pid, running.text if running else "nothing"
+            )
+        crew.signal_all(signal.SIGUSR1)
+
+    def _grow(self, crew: Crew) -> None:
+        crew.size += 1
+        logger.info("one child more: %d", crew.size)
+
+    def _shrink(self, crew: Crew) -> None:
+        if crew.size == 1:
+            logger.info("one child is left: no fewer")
+            return
+        crew.size -= 1
+        logger.info("one child fewer: %d", crew.size)
+        self._mailbox.post("shrink")
+
+    def _on_shed(self, notice: Notice) -> None:
+        if self._crew is not None:
+            self._crew.shed(notice.data["serial"])
+
+    # -- a new generation ----------------------------------------------------------------------------------
+
+    def _reload(self, crew: Crew) -> None:
+        """Have a new spawner import the application; the old children go on until it has succeeded."""
+        if self._successor is not None or self._predecessor is not None:
+            logger.info("a reload is under way already")
+            return
+        logger.info("reload: importing the application anew")
+        self._successor = self._start_spawner(self._table, "spawn")
+
+    def _on_successor(self, spawner: Spawner, report: dict[str, Any]) -> None:
+        if report["event"] == "failed":
+            trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
+            logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
+            return
+        self._predecessor, self._spawner, self._successor = self._spawner, spawner, None
+        if self._crew is not None:
+            self._crew.renew()
+
+    def _abandon_reload(self, crew: Crew, old: Spawner) -> None:
+        """The new generation's children die before they are ready: back to the old one, as far as it is still there."""
+        logger.error("reload: new children cannot start, the old ones go on: %s", crew.boot_trouble)
+        crew.restore(old)
+        self._spawner, self._predecessor = old, self._spawner
 
     def _move(self, event: Event) -> None:
         """The only place where the phase changes, and where a new phase begins to act."""
@@ -247,7 +304,10 @@ class Master:
             self._on_spawner_gone(spawner)
             return
         for report in reports:
-            _ON_REPORT[report["event"]](self, report)
+            if spawner is self._successor:
+                self._on_successor(spawner, report)
+            else:
+                _ON_REPORT[report["event"]](self, report)
 
     def _on_loaded(self, report: dict[str, Any]) -> None:
         if self.has_loaded or self.phase in _STOPPING:
@@ -293,13 +353,21 @@ class Master:
     def _on_spawner_gone(self, spawner: Spawner) -> None:
         """Its children died with it. Before the application was loaded that is a start that failed."""
         spawner.close()
+        if spawner is self._successor:
+            self._successor = None
+            return
+        if spawner is self._predecessor:
+            self._predecessor = None
+            if self._crew is not None:
+                self._crew.orphaned(spawner, is_first=True)
+            return
         self._spawner = None
         if not self.has_loaded:
             if self.phase not in _STOPPING:
                 self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
             return
         if self._crew is not None:
-            self._crew.orphaned(is_first=not self._spawner_deaths)
+            self._crew.orphaned(spawner, is_first=not self._spawner_deaths)
         if self.phase not in _STOPPING:
             wait_s = min(LONGEST_RESPAWN_S, 0.25 * 2.0**self._spawner_deaths) if self._spawner_deaths else 0.0
             self._spawner_deaths += 1
@@ -337,8 +405,8 @@ class Master:
         self._is_connected = True
 
     def _on_signal_child(self, notice: Notice) -> None:
-        if self._crew is not None and self._spawner is not None:
-            self._crew.signal(notice.slot, notice.data["serial"], notice.data["number"], self._spawner)
+        if self._crew is not None:
+            self._crew.signal(notice.slot, notice.data["serial"], notice.data["number"])
 
     def _on_spent(self, notice: Notice) -> None:
         if self._crew is not None:
@@ -387,6 +455,13 @@ class Master:
         self._sample_memory()
         if self._crew is None or self.phase in _STOPPING:
             return
+        old = self._predecessor
+        if old is not None and self._crew.is_hopeless:
+            self._abandon_reload(self._crew, old)
+        elif old is not None and not self._crew.has_children_of(old):
+            old.close()
+            self._predecessor = None
+            logger.info("reload: done, the old children have left")
         if self._crew.is_hopeless:
             self._refuse(ExitCode.APP, "children cannot start: giving up", self._crew.boot_trouble)
             return
@@ -407,8 +482,9 @@ class Master:
             self._mailbox.post("stop")
             self._thread.join(_CLOSE_S)
         self._kill()
-        if self._spawner is not None:
-            self._spawner.close(SPAWNER_S if self.has_loaded else 0.0)
+        for spawner in (self._spawner, self._successor, self._predecessor):
+            if spawner is not None:
+                spawner.close(SPAWNER_S if self.has_loaded and spawner is not self._successor else 0.0)
         self.close()
 
     def close(self) -> None:
@@ -426,6 +502,12 @@ _BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {
     Phase.HARD: Master._begin_hard,
     Phase.STOPPED: Master._begin_stopped,
 }
+_ON_SIGNAL: Final[dict[signal.Signals, Callable[[Master, Crew], None]]] = {
+    signal.SIGHUP: Master._reload,
+    signal.SIGUSR1: Master._dump_stacks,
+    signal.SIGTTIN: Master._grow,
+    signal.SIGTTOU: Master._shrink,
+}
 _ON_REPORT: Final[dict[str, Callable[[Master, dict[str, Any]], None]]] = {
     "loaded": Master._on_loaded,
     "failed": Master._on_load_failed,
@@ -437,6 +519,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "ready": Master._on_ready,
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
+    "shed": Master._on_shed,
     "spent": Master._on_spent,
     "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,

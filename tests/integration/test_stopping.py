@@ -90,15 +90,6 @@ def _has_begun(pid: int) -> bool:
     return bool((int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) & term)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN])
-def test_a_signal_without_meaning_is_said_to_have_none(sqlite_shop: Shop, number: signal.Signals) -> None:
-    worker = sqlite_shop.worker()
-    worker.signal(number)
-    worker.wait_log(f"received {number.name}, which has no effect")
-    assert sqlite_shop.task("add").delay(1).get(timeout=10) == 1
-    assert worker.stop() == 0
-
-
 def test_term_while_starting_ends_with_zero(any_shop: Shop) -> None:
     (any_shop.folder / "shop.py").write_text("import time\ntime.sleep(30)\n")
     worker = any_shop.worker("-c", "1", "-Q", "hipri", ready=False)

@@ -1,0 +1,21 @@
+"""Stacks of all threads, written by C code: also while the interpreter is busy in an extension or dies of a fault."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from typing import Final
+
+#: By this signal a child is asked for its stacks.
+SIGNAL: Final = signal.SIGUSR1
+
+
+def offer_stacks(fd: int) -> None:
+    """Write the stacks of this process to `fd` on SIGUSR1 and when it dies of a fault (SIGSEGV, SIGABRT, SIGBUS, …)."""
+    faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
+    faulthandler.enable(file=fd, all_threads=True)
+
+
+def dump_stacks(fd: int) -> None:
+    """Write the stacks of this process to `fd` now."""
+    faulthandler.dump_traceback(file=fd, all_threads=True)
