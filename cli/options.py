@@ -92,6 +92,9 @@ def worker_options() -> list[click.Option]:
             help="Messages held per child (as run times ask).",
         ),
         _flag(_WORKER, "--burst", help="Exit when the queues are empty."),
+        _value(
+            _WORKER, "--autoscale", metavar="MAX,MIN", check=_autoscale, help="Grow and shrink between these numbers."
+        ),
         _value(_WORKER, "--max-tasks-per-child", metavar="N", check=_count, help="Replace a child after N tasks."),
         _value(_WORKER, "--recycle-jitter", metavar="N", check=_count, help="…after up to N more, at random."),
         _value(
@@ -138,7 +141,7 @@ def _without_effect() -> list[click.Option]:
 def _later() -> list[click.Option]:
     flags = ("-D --detach", "-E --task-events", "-B --beat", "--reload")
     values = (
-        *("-S --statedb", "-s --schedule", "--scheduler", "--autoscale"),
+        *("-S --statedb", "-s --schedule", "--scheduler"),
         *("--async-concurrency", "--http", "--pidfile", "--uid", "--gid", "--umask"),
     )
     return [
@@ -190,6 +193,17 @@ def _concurrency(ctx: click.Context, param: click.Parameter, text: str | None) -
     if text.lower() == "auto":
         return usable_cpus()
     return _whole_number(ctx, param, text, "a worker without children runs nothing; give 1 or more, or 'auto'")
+
+
+def _autoscale(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Least and most children, from Celery's MAX,MIN."""
+    if text is None:
+        return None
+    most, _, least = text.partition(",")
+    numbers = [_whole_number(ctx, param, part.strip(), "give 1 or more") for part in (least or most, most)]
+    if numbers[0] > numbers[1]:
+        raise click.BadParameter(f"{text}: write MAX,MIN, the larger number first", ctx, param)
+    return numbers[0], numbers[1]
 
 
 def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:

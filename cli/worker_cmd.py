@@ -40,6 +40,7 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         time_limit=given["time_limit"],
         soft_time_limit=given["soft_time_limit"],
         soft_shutdown_timeout=given["soft_shutdown_timeout"],
+        autoscale=given["autoscale"],
         max_tasks_per_child=given["max_tasks_per_child"],
         recycle_jitter=given["recycle_jitter"],
         max_memory_per_child=given["max_memory_per_child"],

@@ -112,6 +112,10 @@ class Consumer:
         self._link.transport.close()
         self._selector.close()
 
+    def load(self) -> tuple[int, int]:
+        """How many children work, and how many messages wait in the buffer. Any thread; a snapshot."""
+        return sum(seat.load > 0 for seat in list(self._dispatcher.seats.values())), self._ledger.held
+
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         woke = self._wait()

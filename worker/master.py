@@ -29,6 +29,7 @@ from ..core.clock import Clock
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
 from ..signals import SignalPipe, dump_stacks
+from .autoscale import EVERY_S, Autoscale
 from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
@@ -81,6 +82,7 @@ class Plan:
     soft_s: float = 0.0
     max_memory_kib: int = 0
     max_memory_hard_kib: int = 0
+    autoscale: Autoscale | None = None
 
 
 class Master:
@@ -123,6 +125,9 @@ class Master:
         self._memory: MemoryWatch | None = None
         self._memory_hard_kib = 0
         self._sample_at = math.inf
+        self._autoscale: Autoscale | None = None
+        self._load: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._scale_at = math.inf
         self._started_at = clock.monotonic()
         self._cut: list[str] = []
         self._outcome: ExitCode | None = None  # why the worker ends, if not because it was told to
@@ -151,7 +156,7 @@ class Master:
         """Wait, then do everything that is due, once."""
         spawners = [s for s in (self._spawner, self._successor, self._predecessor) if s is not None]
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *spawners]
-        at = min(self._deadline, self._sample_at, self._respawn_at)
+        at = min(self._deadline, self._sample_at, self._scale_at, self._respawn_at)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
@@ -327,6 +332,10 @@ class Master:
         self._memory_hard_kib = plan.max_memory_hard_kib
         if self._memory.is_needed:
             self._sample_at = self._clock.monotonic()
+        if plan.autoscale is not None:
+            self._autoscale = plan.autoscale
+            self._load = plan.consumer.load
+            self._scale_at = self._clock.monotonic()
         self._thread = threading.Thread(target=plan.consumer.run, name="consumer", daemon=True)
         self._thread.start()
 
@@ -451,8 +460,23 @@ class Master:
             self._sample_at = now + SAMPLE_S
             self._memory.sample(self._crew.pids())
 
+    def _scale(self) -> None:
+        """Grow or shrink as the work asks for."""
+        now = self._clock.monotonic()
+        if self._autoscale is None or self._crew is None or now < self._scale_at:
+            return
+        self._scale_at = now + EVERY_S
+        wanted = self._autoscale.wanted(self._crew.size, *self._load(), now)
+        if wanted > self._crew.size:
+            logger.info("autoscale: %d children instead of %d", wanted, self._crew.size)
+            self._crew.size = wanted
+        elif wanted < self._crew.size:
+            self._shrink(self._crew)
+
     def _reconcile(self) -> None:
         self._sample_memory()
+        if self.phase is Phase.RUNNING:
+            self._scale()
         if self._crew is None or self.phase in _STOPPING:
             return
         old = self._predecessor

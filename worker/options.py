@@ -28,6 +28,7 @@ class WorkerOptions:
     time_limit: float | None = None
     soft_time_limit: float | None = None
     soft_shutdown_timeout: float | None = None
+    autoscale: tuple[int, int] | None = None  # least and most children
     max_tasks_per_child: int | None = None
     recycle_jitter: int | None = None
     max_memory_per_child: int | None = None

@@ -17,6 +17,7 @@ from ..core.errors import ConfigError
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from ..transports import Transport, open_transport
+from .autoscale import Autoscale
 from .banner import banner
 from .consumer import Consumer, Notice
 from .exitcodes import ExitCode
@@ -112,11 +113,14 @@ class _Builder:
             consumer,
             size,
             soft_s=conf["worker_soft_shutdown_timeout"],
+            autoscale=Autoscale(*self._options.autoscale) if self._options.autoscale else None,
             max_memory_kib=conf["worker_max_memory_per_child"] or 0,
             max_memory_hard_kib=conf["worker_max_memory_hard"] or 0,
         )
 
     def _size(self, conf: dict[str, Any]) -> int:
+        if self._options.autoscale:
+            return self._options.autoscale[0]
         size = conf["worker_concurrency"] or usable_cpus()
         if size > MAX_SLOTS:
             raise ConfigError(f"concurrency {size} is above the {MAX_SLOTS} children that one worker can have")

@@ -25,7 +25,7 @@ WORKER_OPTIONS = """
 --soft-shutdown-timeout --burst --max-memory-hard --recycle-jitter --log-format --http --reload
 """
 LATER = """
--D -S=x -E -B -s=x --scheduler=x --autoscale=3,1
+-D -S=x -E -B -s=x --scheduler=x
 --http=:80 --reload
 --pidfile=x --uid=x --gid=x --umask=7 --async-concurrency=5 --pool=threads --pool=solo
 """
@@ -166,6 +166,7 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
         ("-A shop -Q ,", "holds no name"),
         ("-A shop --prefetch-multiplier 0", "always limited"),
         ("-A shop --time-limit soon", "not a number of seconds"),
+        ("-A shop --autoscale 3,10", "the larger number first"),
         ("-A shop --soft-shutdown-timeout -1", "more than 0"),
         ("-A", "requires an argument"),
         ("-A shop -c 2 queues", "--concurrency is an option of the worker and means nothing to 'queues'"),
@@ -205,7 +206,7 @@ def test_an_option_whose_feature_comes_later_says_so(
 
 
 def test_a_later_option_is_refused_in_the_environment_too(qworker: Qworker) -> None:
-    assert "--autoscale is not in this version" in qworker("-A", "shop", QWORKER_AUTOSCALE="3,1").error_line
+    assert "--http is not in this version" in qworker("-A", "shop", QWORKER_HTTP=":80").error_line
 
 
 def test_what_the_environment_says_to_the_worker_concerns_no_other_command(qworker: Qworker) -> None:

@@ -54,6 +54,17 @@ def test_ttin_and_ttou_change_the_number_of_children(any_shop: Shop) -> None:
     assert worker.stop() == 0
 
 
+def test_autoscale_grows_while_work_waits(any_shop: Shop) -> None:
+    worker = any_shop.worker("-Q", "hipri", "--autoscale", "3,1")
+    assert len(worker.children()) == 1
+    tasks = [any_shop.task("gate").delay(f"go{i}") for i in range(3)]
+    wait_until(lambda: len(any_shop.ran()) == 3, "three tasks run at once")
+    for i in range(3):
+        (any_shop.folder / f"go{i}").touch()
+    assert [task.get(timeout=10) for task in tasks] == ["go0", "go1", "go2"]
+    assert worker.stop() == 0
+
+
 def test_usr1_writes_the_stacks_of_master_and_children_with_what_they_run(sqlite_shop: Shop) -> None:
     worker = sqlite_shop.worker("-c", "2", "-Q", "hipri")
     result = sqlite_shop.task("gate").delay("go")
