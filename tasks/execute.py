@@ -49,6 +49,7 @@ logger = logging.getLogger("qworker.task")
 
 UNKNOWN_TASK: Final = "unknown_task"
 REJECTED: Final = "rejected"
+REQUEUE_PAUSE_S: Final = 0.1
 FAILED: Final = "failed"  # acks_on_failure_or_timeout=False: the message of a failed run is kept
 
 
@@ -262,8 +263,8 @@ class Run:
         message = self.message
         if reject.requeue:
             _say(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
-            # To the back of its queue, by way of the delayed set: at the front it would be the next one again.
-            return Outcome(Action.PARK, message.id, due=time.time())
+            # By way of the delayed set to the back of its queue; the pause keeps it from running in circles.
+            return Outcome(Action.PARK, message.id, due=time.time() + REQUEUE_PAUSE_S)
         _say(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
         meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
         details = {"error": short_repr(reject.reason), "task": message.task, "id": message.id}

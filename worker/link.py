@@ -100,7 +100,8 @@ class Link:
         self.attempts += 1
         if self._max_attempts is not None and self.attempts > self._max_attempts:
             raise TransportError(f"{error}; giving up after {self.attempts} attempts")
-        longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self.attempts - 1, 10))
+        # Well within a lease: after an outage everybody has half a lease to be heard of again.
+        longest = min(_LONGEST_WAIT_S, self._lease_s / 4, _FIRST_WAIT_S * 2.0 ** min(self.attempts - 1, 10))
         wait_s = longest * self._rng.uniform(0.5, 1.0)
         self._try_at = self._clock.monotonic() + wait_s
         of = f" of {self._max_attempts}" if self._max_attempts is not None else ""

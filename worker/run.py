@@ -129,6 +129,8 @@ class _Builder:
     def _transport(self, conf: dict[str, Any]) -> tuple[Transport, float]:
         options = dict(conf["broker_transport_options"])
         lease_s = float(options.get("lease_timeout", DEFAULT_LEASE_S))
+        # A call that hangs must not use up the time in which the lease has to be renewed.
+        options.setdefault("socket_timeout", min(5.0, max(1.0, lease_s / 6)))
         owner = owner_name(self._node)
         return open_transport(conf["broker_url"], options=options, owner=owner, lease_s=lease_s), lease_s
 
