@@ -44,6 +44,7 @@ class MemoryBroker:
         self.delayed: list[_Message] = []
         self.in_flight: dict[str, _InFlight] = {}
         self.dead: list[DeadLetter] = []
+        self.buried: dict[str, _Message] = {}  # the messages of the dead letters, by token
         self.leases: dict[str, float] = {}
         self.armed: list[Callable[[str | None], None]] = []
         self._tags = 0
@@ -188,7 +189,9 @@ class MemoryTransport:
         """Move to the dead letters."""
 
         def settle(message: _Message, rejection: Rejection) -> None:
-            self._broker.dead.append(self._letter(rejection))
+            letter = self._letter(rejection)
+            self._broker.dead.append(letter)
+            self._broker.buried[letter.token] = message
 
         return self._settle([(rejection.delivery.tag, rejection) for rejection in rejections], settle)
 
@@ -219,6 +222,20 @@ class MemoryTransport:
         """The newest dead letters, newest first."""
         with self._broker.lock:
             return self._broker.dead[::-1][: max(0, limit)]
+
+    def requeue_dead(self, tokens: Sequence[str]) -> int:
+        """Put dead letters back at the end of their queues."""
+        with self._broker.lock:
+            messages = self._exhume(tokens)
+            for message in messages:
+                message.crashes = 0
+            self._broker.put(messages, front=False)
+            return len(messages)
+
+    def purge_dead(self, tokens: Sequence[str]) -> int:
+        """Delete dead letters."""
+        with self._broker.lock:
+            return len(self._exhume(tokens))
 
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""
@@ -267,6 +284,11 @@ class MemoryTransport:
         delivery, at = rejection.delivery, self._broker.clock.time()
         details = dict(rejection.details)
         return DeadLetter(delivery.tag, delivery.queue, rejection.reason, delivery.crashes, at, details, delivery.raw)
+
+    def _exhume(self, tokens: Sequence[str]) -> list[_Message]:
+        wanted = [token for token in dict.fromkeys(tokens) if token in self._broker.buried]
+        self._broker.dead = [letter for letter in self._broker.dead if letter.token not in wanted]
+        return [self._broker.buried.pop(token) for token in wanted]
 
     def _recover(self) -> int:
         now = self._broker.clock.monotonic()

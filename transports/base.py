@@ -192,6 +192,18 @@ class Transport(Protocol):
         """The newest dead letters, newest first."""
         ...
 
+    def requeue_dead(self, tokens: Sequence[str]) -> int:
+        """Put dead letters back: their original bytes, in this order, to the back of the queues they came from.
+
+        Their crashes count from 0 again. Returns how many; a token that names no dead letter is skipped, and a letter
+        whose queue cannot take it stays. After a TransportError some may be back already.
+        """
+        ...
+
+    def purge_dead(self, tokens: Sequence[str]) -> int:
+        """Delete dead letters; return how many. A token that names none is skipped."""
+        ...
+
     def close(self) -> None:
         """Leave: end this owner's lease if it holds nothing. Never raises."""
         ...

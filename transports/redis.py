@@ -25,7 +25,19 @@ from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance
 from .redis_claim import ClaimPlan
 from .redis_link import Command
 from .redis_names import Names
-from .redis_scripts import ACK, CLAIM, DELAY, EXTEND, MAINTAIN, PURGE, RECALL, REJECT, REQUEUE
+from .redis_scripts import (
+    ACK,
+    CLAIM,
+    DELAY,
+    EXTEND,
+    MAINTAIN,
+    PURGE,
+    PURGE_DEAD,
+    RECALL,
+    REJECT,
+    REQUEUE,
+    REQUEUE_DEAD,
+)
 from .redis_session import Session
 from .redis_url import read_url
 
@@ -37,6 +49,7 @@ _FIRST_NUMBER: Final = 10**12
 #: How often a claim is repeated at once when it found nothing and something arrived before the wake-up was armed.
 _ARM_TRIES: Final = 3
 _RECALL_BATCH: Final = 50
+_DEAD_BATCH: Final = 500
 
 
 class RedisTransport:
@@ -164,6 +177,19 @@ class RedisTransport:
         (stored,) = self._session.call(("HMGET", f"{own}dead:data", *tokens))
         rows = zip(tokens, found[1::2], stored, strict=True)
         return [_dead_letter(token, float(at), data) for token, at, data in rows if data is not None]
+
+    def requeue_dead(self, tokens: Sequence[str]) -> int:
+        """Put dead letters back at the end of their lists, in bounded batches."""
+        total = at = 0
+        while at < len(tokens):
+            count, seen = self._session.run(REQUEUE_DEAD, (), tokens[at : at + _DEAD_BATCH])
+            total, at = total + count, at + seen
+        return total
+
+    def purge_dead(self, tokens: Sequence[str]) -> int:
+        """Delete dead letters, in bounded batches."""
+        batches = (tokens[at : at + _DEAD_BATCH] for at in range(0, len(tokens), _DEAD_BATCH))
+        return sum(int(self._session.run(PURGE_DEAD, (), batch)) for batch in batches)
 
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""

@@ -13,6 +13,7 @@ that.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,6 +33,8 @@ _OPTIONS: Final[Mapping[str, Converter]] = {
     "queue_order_strategy": choice("round_robin", "sorted", "priority"),
 }
 _POLL_S: Final = 0.02
+#: A dead letter's token is its row, which SQLite keeps in 63 bits.
+_TOKEN: Final = re.compile("[1-9][0-9]{0,17}")
 _T = TypeVar("_T")
 _MINE: Final = "id = ? AND receipt = ? AND owner = ? AND state = 'inflight'"
 
@@ -178,6 +181,24 @@ class SqliteTransport:
         rows = self._file.read(lambda db: db.execute(query, (max(0, limit),)).fetchall())
         return [_dead_letter(*row) for row in rows]
 
+    def requeue_dead(self, tokens: Sequence[str]) -> int:
+        """Make dead rows ready again, at the back."""
+        update = (
+            "UPDATE qworker_messages SET crashes = 0, died_at = NULL, record = NULL WHERE id = ? AND state = 'dead'"
+        )
+
+        def revive(db: sqlite3.Connection, rows: Sequence[int]) -> int:
+            dead = [row for row in rows if db.execute(update, (row,)).rowcount]
+            place(db, dead, front=False)
+            return len(dead)
+
+        return self._in_batches(revive, tokens)
+
+    def purge_dead(self, tokens: Sequence[str]) -> int:
+        """Delete dead rows."""
+        delete = "DELETE FROM qworker_messages WHERE id = ? AND state = 'dead'"
+        return self._in_batches(lambda db, rows: sum(db.execute(delete, (row,)).rowcount for row in rows), tokens)
+
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""
         if self._owner and self._file.is_open():
@@ -193,6 +214,12 @@ class SqliteTransport:
         # Changes of one's own do not change one's own data_version.
         self._seen = None
         return self._file.write(action)
+
+    def _in_batches(self, action: Callable[[sqlite3.Connection, Sequence[int]], int], tokens: Sequence[str]) -> int:
+        """Run `action` on the rows that tokens of dead letters name; other writers get their turn between batches."""
+        rows = [int(token) for token in dict.fromkeys(tokens) if _TOKEN.fullmatch(token)]
+        batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
+        return sum(self._write(lambda db, batch=batch: action(db, batch)) for batch in batches)
 
     def _may_have(self, queues: tuple[str, ...]) -> bool:
         """Whether a write transaction is worth it. The version is read first: what comes later changes it again."""

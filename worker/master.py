@@ -226,6 +226,8 @@ class Master:
         if report["event"] == "failed":
             trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
             logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
+            self._successor = None  # at once: the next reload need not wait until that process has ended
+            spawner.close()
             return
         self._predecessor, self._spawner, self._successor = self._spawner, spawner, None
         if self._crew is not None:
