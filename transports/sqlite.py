@@ -17,6 +17,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from ..core.errors import ConfigError, TransportError
@@ -215,11 +216,11 @@ class SqliteTransport:
         self._seen = None
         return self._file.write(action)
 
-    def _in_batches(self, action: Callable[[sqlite3.Connection, Sequence[int]], int], tokens: Sequence[str]) -> int:
-        """Run `action` on the rows that tokens of dead letters name; other writers get their turn between batches."""
+    def _in_batches(self, action: Callable[..., int], tokens: Sequence[str]) -> int:
+        """Run `action(db, rows=…)` on the rows that tokens name; other writers get their turn between batches."""
         rows = [int(token) for token in dict.fromkeys(tokens) if _TOKEN.fullmatch(token)]
         batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
-        return sum(self._write(lambda db, batch=batch: action(db, batch)) for batch in batches)
+        return sum(self._write(partial(action, rows=batch)) for batch in batches)
 
     def _may_have(self, queues: tuple[str, ...]) -> bool:
         """Whether a write transaction is worth it. The version is read first: what comes later changes it again."""

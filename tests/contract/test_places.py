@@ -152,6 +152,15 @@ class Places(RuleBasedStateMachine):
         assert all(place == "ready" for place, _ in gone)
         self.alive.subtract(raw for (_, raw), times in gone.items() for _ in range(times))
 
+    @rule(verb=st.sampled_from(["requeue", "purge"]), first=st.integers(0, 3), count=st.integers(0, 3))
+    def raise_the_dead(self, verb: str, first: int, count: int) -> None:
+        letters = self.producer.dead_letters()[first : first + count]
+        tokens = [letter.token for letter in letters]
+        act = self.producer.requeue_dead if verb == "requeue" else self.producer.purge_dead
+        assert act([*tokens, "stranger", *tokens]) == len(letters)
+        if verb == "purge":
+            self.alive.subtract(letter.raw for letter in letters)
+
     @invariant()
     def every_message_is_in_exactly_one_place(self) -> None:
         if not hasattr(self, "alive"):

@@ -56,6 +56,18 @@ def test_what_cannot_go_back_to_its_list_becomes_a_dead_letter(open_redis: Open,
     assert sorted(numbers_of(ours.dead_letters())) == [0, 1]
 
 
+def test_a_dead_letter_that_cannot_go_back_to_its_list_stays(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    ours.publish([envelope(1), envelope(2, "next")])
+    ours.reject([Rejection(delivery, "crashed") for delivery in ours.reserve(["hipri", "next"], 2)])
+    behind.set("hipri", "a string now")
+    assert ours.requeue_dead([letter.token for letter in ours.dead_letters()]) == 1
+    assert numbers_of(ours.dead_letters()) == [1]
+    behind.delete("hipri")
+    assert ours.requeue_dead([letter.token for letter in ours.dead_letters()]) == 1
+    assert ours.depths(["hipri", "next"]) == {"hipri": 1, "next": 1}
+
+
 def test_publishing_to_a_key_that_is_no_list_is_an_error(open_redis: Open, behind: redis.Redis) -> None:
     behind.set("taken", "by somebody else")
     producer = open_redis()
@@ -82,8 +94,9 @@ def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisSe
     assert ours.ack([Ack(held[0], [envelope(99)])]).done == 1
     assert ours.requeue(held[1:2]).done == 1
     assert ours.reject([Rejection(held[2], "unknown_task")]).done == 1
+    assert ours.requeue_dead([letter.token for letter in ours.dead_letters()]) == 1
     assert ours.ack([Ack(delivery) for delivery in held[3:]]).done == 17
-    assert ours.depths(["hipri"]) == {"hipri": 2}
+    assert ours.depths(["hipri"]) == {"hipri": 3}
 
 
 def test_flushed_scripts_are_loaded_again(open_redis: Open, behind: redis.Redis) -> None:
