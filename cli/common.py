@@ -110,6 +110,15 @@ def chosen_queues(app: App, wanted: Sequence[str], excluded: Sequence[str] = ())
     return [name for name in (wanted or app.queue_names()) if name not in excluded]
 
 
+def is_confirmed(question: str) -> bool:
+    """Ask on stderr."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # no terminal to ask, or Ctrl-C: then no
+        click.echo(err=True)
+        return False
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns side by side, numbers to the right; the last column is not padded."""
     texts = [list(head), *([str(cell) for cell in row] for row in rows)]

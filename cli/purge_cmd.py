@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .common import Target, chosen_queues
+from .common import Target, chosen_queues, is_confirmed
 from .common import command as make_command
 from .options import names
 
@@ -16,20 +16,13 @@ def _purge(target: Target, queues: tuple[str, ...], exclude_queues: tuple[str, .
     chosen = chosen_queues(app, queues, exclude_queues)
     with target.broker(app) as broker:
         waiting = sum(broker.depths(chosen).values())
-        if not force and not _is_confirmed(waiting, chosen):
+        question = f"Delete {waiting} waiting messages from {', '.join(chosen)} for good?"
+        if not force and not is_confirmed(question):
             target.remark("nothing was deleted; -f deletes without asking")
             return 1
         deleted = broker.purge(chosen)
     click.echo(f"deleted {deleted} messages from {', '.join(chosen)}")
     return 0
-
-
-def _is_confirmed(waiting: int, queues: list[str]) -> bool:
-    try:
-        return click.confirm(f"Delete {waiting} waiting messages from {', '.join(queues)} for good?", err=True)
-    except click.Abort:  # no terminal to ask, or Ctrl-C: then no
-        click.echo(err=True)
-        return False
 
 
 command = make_command(

@@ -31,7 +31,7 @@ _COMMANDS: Final = {
     "result": _Entry("result_cmd", "Show what became of a task."),
     "queues": _Entry("queues_cmd", "Show how many messages wait on each queue."),
     "purge": _Entry("purge_cmd", "Delete the messages that wait on queues."),
-    "dead": _Entry("dead_cmd", "Look into the dead-letter store."),
+    "dead": _Entry("dead_cmd", "List, show, requeue or delete dead letters."),
     "report": _Entry("report_cmd", "Show versions, platform and settings, for a bug report."),
 }
 _WORKER_HELP: Final = "Run the worker (the default)."
