@@ -101,14 +101,6 @@ def set_task_info(info: TaskInfo | None) -> None:
     _context.task_info = info
 
 
-def descriptor() -> int:
-    """The descriptor that log lines of this process go to, for what cannot use logging (faulthandler's stacks)."""
-    for handler in logging.getLogger("qworker").handlers:
-        if isinstance(handler, LineHandler):
-            return handler.descriptor
-    return 2
-
-
 class LineHandler(logging.Handler):
     """Writes each record as one line. Any thread, any process, no lock."""
 
@@ -116,11 +108,6 @@ class LineHandler(logging.Handler):
         super().__init__()
         self._sink = sink
         self._render = render
-
-    @property
-    def descriptor(self) -> int:
-        """Where lines go."""
-        return self._sink.descriptor
 
     def createLock(self) -> None:  # noqa: N802 — logging's name
         """No lock: one write per line needs none."""
@@ -148,11 +135,6 @@ class _Sink:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-
-    @property
-    def descriptor(self) -> int:
-        """The number stays the same when a log file is opened anew."""
-        return self._fd
 
     @property
     def is_terminal(self) -> bool:

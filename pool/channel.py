@@ -7,11 +7,13 @@ caller, and what cannot be written to talk at once waits in a buffer.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Iterator
 from typing import Final
 
+from .memfile import memory_file
 from .wire import PACKET, PACKET_BYTES, RECORD, SAYINGS, Say, Tell, Work, pack_exit, pack_record
 
 _READ_AT_ONCE: Final = 256 * 1024
@@ -29,6 +31,8 @@ class Channel:
         self.serial = serial
         self._work, self._work_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._talk, self._talk_end = socket.socketpair()
+        self._stack = memory_file("qworker-stack")  # the child's stacks, written by faulthandler
+        self._stack_at = 0
         # Room for about 180 packets of a kilobyte (Linux doubles the number and counts 2.3 KB for each).
         self._work.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WORK_BYTES)
         for end in (self._work, self._talk):  # not the child's ends: the flag would be shared with the child
@@ -37,9 +41,9 @@ class Channel:
         self._outgoing = bytearray()
         self._buffer = bytearray(PACKET_BYTES)
 
-    def child_ends(self) -> tuple[int, int]:
-        """The descriptors that the child gets: work and talk. Valid until `forget_child_ends`."""
-        return self._work_end.fileno(), self._talk_end.fileno()
+    def child_ends(self) -> tuple[int, int, int]:
+        """The descriptors that the child gets: work, talk, stack. Valid until `forget_child_ends`."""
+        return self._work_end.fileno(), self._talk_end.fileno(), self._stack
 
     def forget_child_ends(self) -> None:
         """Close our copy of the child's talk end, so that its death shows as end-of-file. Once the request is sent."""
@@ -120,6 +124,12 @@ class Channel:
         if gone:
             raise EOFError(f"child {self.slot + 1} has closed its channel")
 
+    def stack(self) -> str:
+        """What the child has written about its stacks since the last call: when asked to, or dying of a fault."""
+        text = os.pread(self._stack, _READ_AT_ONCE, self._stack_at)
+        self._stack_at += len(text)
+        return text.decode("utf-8", "replace")
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until the child says something or is gone; False when the time is over."""
         return bool(select.select([self._talk], [], [], timeout_s)[0])
@@ -139,3 +149,6 @@ class Channel:
         """Close every socket. The kernel drops unread packets: take them back first."""
         for end in (self._work, self._work_end, self._talk, self._talk_end):
             end.close()
+        if self._stack >= 0:
+            os.close(self._stack)
+            self._stack = -1

@@ -48,9 +48,9 @@ class SpawnerHandle:
         """For `select`: readable when there are reports or the spawner has gone."""
         return self._reports.fileno()
 
-    def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
-        """Ask for a child of `slot` that owns the two descriptors; False when the spawner has gone."""
-        return self._request({"slot": slot}, [work_fd, talk_fd])
+    def fork(self, slot: int, *fds: int) -> bool:
+        """Ask for a child of `slot` with these descriptors (`Channel.child_ends`); False if the spawner has gone."""
+        return self._request({"slot": slot}, list(fds))
 
     def signal(self, slot: int, number: int) -> bool:
         """Send a signal to the child of `slot`, SIGKILL to its whole process group; False when the spawner has gone."""

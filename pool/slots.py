@@ -12,10 +12,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from typing import Final, NamedTuple
 
 from ..core.clock import SystemClock
+from .memfile import memory_file
 
 _RECORD: Final = struct.Struct("<QdH")
 _TEXT_BYTES: Final = 200  # 18 + 200 + 9 bytes fit the slot
@@ -52,12 +52,8 @@ class SlotTable:
 
     @classmethod
     def create(cls) -> SlotTable:
-        """Make a new table (Linux: an anonymous memory file; elsewhere an unlinked temporary file)."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("qworker-slots")
-        else:
-            fd, path = tempfile.mkstemp(prefix="qworker-slots")
-            os.unlink(path)
+        """Make a new table."""
+        fd = memory_file("qworker-slots")
         os.ftruncate(fd, _FILE_BYTES)
         return cls(fd)
 

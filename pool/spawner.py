@@ -28,7 +28,7 @@ import billiard
 
 from ..core.errors import AppImportError, ConfigError
 from ..core.process import die_with_parent, outlive_parent
-from ..signals import SignalPipe, blocked, ignore_group_signals
+from ..signals import SignalPipe, blocked, ignore_group_signals, offer_stacks
 from .child import Runtime, child_main
 from .titles import set_title
 
@@ -152,25 +152,26 @@ class _Spawner:
         else:
             os.kill(process.pid, number)
 
-    def _fork(self, slot: int, work_fd: int, talk_fd: int) -> None:
+    def _fork(self, slot: int, *fds: int) -> None:
         process = billiard.get_context("fork").Process(
-            target=self._in_child, args=(slot, work_fd, talk_fd, os.getpid()), name=f"Child-{slot + 1}"
+            target=self._in_child, args=(slot, os.getpid(), *fds), name=f"Child-{slot + 1}"
         )
         # The child must not run the spawner's SIGCHLD handling before it has put its own signals in order.
         with blocked([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]):
             process.start()
-        os.close(work_fd)
-        os.close(talk_fd)
+        for fd in fds:
+            os.close(fd)
         self._children[slot] = process
         send_report(self._reports, {"event": "forked", "slot": slot, "pid": process.pid})
 
-    def _in_child(self, slot: int, work_fd: int, talk_fd: int, parent_pid: int) -> None:
+    def _in_child(self, slot: int, parent_pid: int, work_fd: int, talk_fd: int, stack_fd: int) -> None:
         self._signals.close()
         self._requests.close()
         self._reports.close()
         ignore_group_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         die_with_parent(parent_pid)
+        offer_stacks(stack_fd)
         child_main(self._runtime, slot, socket.socket(fileno=work_fd), socket.socket(fileno=talk_fd), self._table_fd)
         sys.stdout.flush()
 

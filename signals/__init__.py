@@ -3,6 +3,6 @@
 from .mask import blocked
 from .pipe import SignalPipe
 from .quiet import GROUP_SIGNALS, ignore_group_signals
-from .stacks import dump_stacks, offer_stacks
+from .stacks import offer_stacks, own_stacks
 
-__all__ = ["GROUP_SIGNALS", "SignalPipe", "blocked", "dump_stacks", "ignore_group_signals", "offer_stacks"]
+__all__ = ["GROUP_SIGNALS", "SignalPipe", "blocked", "ignore_group_signals", "offer_stacks", "own_stacks"]

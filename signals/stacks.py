@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import tempfile
 from typing import Final
 
 #: By this signal a child is asked for its stacks.
@@ -16,6 +17,9 @@ def offer_stacks(fd: int) -> None:
     faulthandler.enable(file=fd, all_threads=True)
 
 
-def dump_stacks(fd: int) -> None:
-    """Write the stacks of this process to `fd` now."""
-    faulthandler.dump_traceback(file=fd, all_threads=True)
+def own_stacks() -> str:
+    """The stacks of this process now."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read().decode("utf-8", "replace")

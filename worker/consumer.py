@@ -323,6 +323,11 @@ class Consumer:
         """A cold stop: have everything that runs interrupted."""
         self._enforcer.cut()
 
+    def _obey_stacks(self) -> None:
+        """Ask every child for its stacks; they are logged a moment later."""
+        for seat in self._dispatcher.seats.values():
+            self._enforcer.ask_stack(seat, "as asked by SIGUSR1")
+
     def _obey_nothing(self) -> None:
         """Wake up and look around."""
 

@@ -36,7 +36,7 @@ class Spawner(Protocol):
         """For `select`."""
         ...
 
-    def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
+    def fork(self, slot: int, *fds: int) -> bool:
         """Ask for a child; False when the spawner has gone."""
         ...
 
@@ -170,11 +170,6 @@ class Crew:
         if slot is not None and slot.serial == serial:
             slot.spawner.signal(index, number)
 
-    def signal_all(self, number: int) -> None:
-        """Signal every child."""
-        for slot in self._slots.values():
-            slot.spawner.signal(slot.index, number)
-
     def renew(self) -> None:
         """A new generation is to take over: everybody leaves, each when one of the new ones is ready."""
         for slot in self._slots.values():
@@ -196,10 +191,6 @@ class Crew:
         slot = self._by_serial(serial)
         if slot is not None:
             slot.is_leaving = slot.is_told = True
-
-    def places(self) -> list[tuple[int, int]]:
-        """Slot index and process id of every child."""
-        return [(slot.index, slot.pid) for slot in self._slots.values() if slot.pid]
 
     def pids(self) -> dict[int, int]:
         """Process ids of the children that are ready and stay, by serial number."""

@@ -36,6 +36,7 @@ class Seat:
         "load",
         "memory_cause",
         "progress_at",
+        "stack",
     )
 
     def __init__(self, channel: Channel, left: int | None = None) -> None:
@@ -47,6 +48,7 @@ class Seat:
         self.is_deaf = False
         self.has_backlog = False
         self.limits: tuple[int, Limit] | None = None  # of the message that started last, if it has any
+        self.stack = ""  # the last that it has written
         self.memory_cause = ""  # why it is being killed, if it is for its memory
         self.condemned_for = 0  # the message for which this child is being killed
         self.load = 0

@@ -47,6 +47,7 @@ class Enforcer:
         self._orders: dict[int, tuple[int, Order]] = {}  # channel serial → (seq, order)
         self._kills: dict[int, float] = {}  # channel serial → when
         self._repeat_at = math.inf
+        self._asked: dict[int, tuple[float, str]] = {}  # channel serial → when to read its stack, and the headline
 
     def started(self, seat: Seat, seq: int, limits: tuple[float, float, bool, bool]) -> None:
         """A child has started a message that has time limits."""
@@ -62,7 +63,8 @@ class Enforcer:
 
     def next_at(self) -> float:
         """When `enforce` has something to do."""
-        return min(self._limits.next_at(), self._repeat_at, *self._kills.values(), math.inf)
+        asked = (at for at, _ in self._asked.values())
+        return min(self._limits.next_at(), self._repeat_at, *self._kills.values(), *asked, math.inf)
 
     def enforce(self, now: float) -> None:
         """Act on the deadlines that have come, repeat orders that have not been obeyed, carry out kills."""
@@ -75,9 +77,14 @@ class Enforcer:
                 self._sentence(seat, entry, due.limit_s, now)
             else:
                 self._tell(entry, f"soft time limit ({due.limit_s:g}s) exceeded", logging.WARNING)
+                self.ask_stack(seat, "at its soft time limit")
                 self._order(seat, due.seq, Order.SOFT_LIMIT)
         if now >= self._repeat_at:
             self._repeat(now)
+        for serial, (at, headline) in list(self._asked.items()):
+            if now >= at:
+                del self._asked[serial]
+                self._log_stack(serial, headline)
         for serial, at in list(self._kills.items()):
             if now >= at:
                 del self._kills[serial]
@@ -104,8 +111,22 @@ class Enforcer:
         seat.condemned_for = entry.seq
         seat.is_leaving = True
         self._ledger.put_back(self._dispatcher.take_back(seat))
+        self.ask_stack(seat, "before it is killed")
+        self._kills[seat.channel.serial] = now + 2 * STACK_S
+
+    def ask_stack(self, seat: Seat, occasion: str) -> None:
+        """Have a child write its stacks, by C code, whatever it is busy with; they are in the log a moment later."""
+        running = self._table.read(seat.channel.slot)
+        doing = running.text if running is not None else "nothing"
+        headline = f"stacks of child {seat.channel.slot + 1} {occasion}, running: {doing}"
+        self._asked[seat.channel.serial] = (self._clock.monotonic() + STACK_S, headline)
         self._signal_child(seat, signal.SIGUSR1)
-        self._kills[seat.channel.serial] = now + STACK_S
+
+    def _log_stack(self, serial: int, headline: str) -> None:
+        seat = self._dispatcher.seats.get(serial)
+        if seat is not None:
+            seat.stack = seat.channel.stack() or seat.stack
+            logger.warning("%s\n%s", headline, seat.stack or "(none was written)")
 
     def condemn_for_memory(self, seat: Seat, kib: int, limit_kib: int) -> None:
         """`--max-memory-hard`: kill this child now. A crash of what it runs, with the reading as its cause."""

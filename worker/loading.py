@@ -16,7 +16,6 @@ from typing import Any
 from ..core import logs
 from ..core.errors import ConfigError
 from ..pool import Runtime
-from ..signals import offer_stacks
 from ..tasks import App, Hooks, TaskExecutor, find_app
 from .options import WorkerOptions
 
@@ -99,7 +98,6 @@ def _queues(app: App, options: WorkerOptions) -> list[str]:
 def _starter(executor: TaskExecutor) -> Callable[[int, Hooks], None]:
     def start(slot: int, hooks: Hooks) -> None:
         logs.set_process_name(f"Child-{slot + 1}")
-        offer_stacks(logs.descriptor())
         executor.start(hooks)
 
     return start

@@ -24,11 +24,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ..core import logs
 from ..core.clock import Clock
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
-from ..signals import SignalPipe, dump_stacks
+from ..signals import SignalPipe, own_stacks
 from .autoscale import EVERY_S, Autoscale
 from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
@@ -186,15 +185,8 @@ class Master:
 
     def _dump_stacks(self, crew: Crew) -> None:
         """The stacks of the master's threads and of every child, with what each child runs, go to the log."""
-        fd = logs.descriptor()
-        logger.info("stacks of the master (pid %d):", os.getpid())
-        dump_stacks(fd)
-        for index, pid in crew.places():
-            running = self._table.read(index)
-            logger.info(
-                "stacks of child %d (pid %d), running: %s", index + 1, pid, running.text if running else "nothing"
-            )
-        crew.signal_all(signal.SIGUSR1)
+        logger.info("stacks of the master (pid %d):\n%s", os.getpid(), own_stacks())
+        self._mailbox.post("stacks")
 
     def _grow(self, crew: Crew) -> None:
         crew.size += 1

@@ -37,6 +37,8 @@ class Death:
     is_ours: bool = False
     #: What led to it, if we know better than the exit status.
     why: str = ""
+    #: The last stacks of the child, if it could still write them.
+    stack: str = ""
 
     def cause(self) -> str:
         """For people: `signal 9 (SIGKILL)`, `exit code 1`."""
@@ -196,7 +198,7 @@ class Outcomes:
             elif death.is_ours or seat.condemned_for:
                 self._interrupted(entry)
             else:
-                self._crashed(entry, death)
+                self._crashed(entry, replace(death, stack=seat.channel.stack() or seat.stack))
         del self._dispatcher.seats[seat.channel.serial]
         seat.channel.close()
 
@@ -215,7 +217,7 @@ class Outcomes:
 
     def _condemned(self, seat: Seat, entry: Entry, death: Death) -> None:
         if seat.memory_cause:
-            self._crashed(entry, replace(death, why=seat.memory_cause))
+            self._crashed(entry, replace(death, why=seat.memory_cause, stack=seat.stack))
         else:
             self._timed_out(seat, entry, death)
 
@@ -224,7 +226,7 @@ class Outcomes:
         assert seat.limits is not None
         limit = seat.limits[1]
         if not limit.acks_on_timeout:
-            self._crashed(entry, death)
+            self._crashed(entry, replace(death, stack=seat.stack))
             return
         lost = lost_outcome(entry.delivery.raw, TimeLimitExceeded(limit.hard_s), {}, self._final_tasks)
         if limit.stores and lost.meta is not None:
@@ -255,4 +257,5 @@ class Outcomes:
             self._settler.reject(entry, "crashed", lost.details)
 
     def _details(self, death: Death, crashes: int) -> dict[str, Any]:
-        return {"cause": death.cause(), "status": death.status, "peak_kib": death.peak_kib, "crashes": crashes}
+        details = {"cause": death.cause(), "status": death.status, "peak_kib": death.peak_kib, "crashes": crashes}
+        return details | ({"stack": death.stack} if death.stack else {})

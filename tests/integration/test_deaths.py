@@ -35,6 +35,15 @@ def test_the_third_crash_is_the_last_and_says_why(any_shop: Shop) -> None:
     assert any_shop.in_flight() == 0
 
 
+def test_a_fault_in_c_code_leaves_its_stack_in_the_dead_letter(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("segfault").delay()
+    wait_until(lambda: len(any_shop.dead()) == 1, "the message is in the dead-letter store")
+    details = any_shop.dead()[0].details
+    assert "SIGSEGV" in details["cause"]
+    assert "in segfault" in details["stack"]
+
+
 def test_other_children_do_not_notice_a_crash(any_shop: Shop) -> None:
     any_shop.worker("-c", "2", "-Q", "hipri")
     any_shop.task("gate").delay("long")

@@ -27,6 +27,7 @@ def test_a_hard_limit_ends_the_child_and_only_it(any_shop: Shop) -> None:
         result.get(timeout=10)
     assert caught.value.args == (0.3,)
     worker.wait_log("hard time limit (0.3s) exceeded")
+    worker.wait_log("in wait_for")
     (any_shop.folder / "go").touch()
     assert long.get(timeout=10) == "go"
     assert any_shop.dead() == []

@@ -19,7 +19,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.channel = Channel(0, 1)
-        work, talk = self.channel.child_ends()
+        work, talk, _ = self.channel.child_ends()
         self.work = socket.socket(fileno=os.dup(work))
         self.talk = socket.socket(fileno=os.dup(talk))
         self.channel.forget_child_ends()

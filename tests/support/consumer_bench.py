@@ -26,7 +26,7 @@ class FakeChild:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        work, talk = channel.child_ends()
+        work, talk, _ = channel.child_ends()
         self.work = socket.socket(fileno=os.dup(work))
         self.talk = socket.socket(fileno=os.dup(talk))
         channel.forget_child_ends()

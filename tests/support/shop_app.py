@@ -272,3 +272,10 @@ def kills_spawner(text: str) -> None:
 def gives_back(text: str) -> None:
     note(text)
     raise Reject("later", requeue=True)
+
+
+@app.task
+def segfault() -> None:
+    import ctypes
+
+    ctypes.string_at(0)

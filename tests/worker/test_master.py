@@ -33,9 +33,8 @@ class FakeSpawner:
     def fileno(self) -> int:
         return self._read.fileno()
 
-    def fork(self, slot: int, work_fd: int, talk_fd: int) -> bool:
-        assert os.fstat(work_fd)
-        assert os.fstat(talk_fd)
+    def fork(self, slot: int, *fds: int) -> bool:
+        assert all(os.fstat(fd) for fd in fds)
         self.forked.append(slot)
         return True
 
