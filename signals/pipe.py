@@ -50,10 +50,13 @@ class SignalPipe:
             if len(numbers) < _READ_AT_ONCE:
                 return taken
 
-    def close(self) -> None:
-        """Restore the handlers and the wake-up descriptor that were there before `install`."""
+    def close(self, *, is_last: bool = False) -> None:
+        """Restore the handlers and the wake-up descriptor that were there before `install`.
+
+        With `is_last` the process is about to end with an exit code of its own: its signals are ignored from now on.
+        """
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
+            signal.signal(number, signal.SIG_IGN if is_last else handler)  # type: ignore[arg-type]
         if self._previous:
             signal.set_wakeup_fd(self._previous_fd)
             self._previous.clear()

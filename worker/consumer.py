@@ -246,7 +246,7 @@ class Consumer:
     # -- children ------------------------------------------------------------------------------------------
 
     def _on_ready(self, seat: Seat) -> None:
-        self._notify(Notice("ready", seat.channel.slot))
+        self._notify(Notice("ready", seat.channel.slot, {"serial": seat.channel.serial}))
         if self._outcomes.is_draining:
             self._dismiss(seat)
 

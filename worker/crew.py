@@ -118,11 +118,15 @@ class Crew:
 
     def born(self, index: int, pid: int) -> None:
         """The spawner has forked this slot's child."""
-        self._slots[index].pid = pid
+        slot = self._slots.get(index)
+        if slot is not None:
+            slot.pid = pid
 
-    def ready(self, index: int) -> tuple[int, int]:
-        """This slot's child takes work; one that waits for that may leave. Returns its serial number and pid."""
-        slot = self._slots[index]
+    def ready(self, serial: int) -> int:
+        """This child takes work; one that waits for that may leave. Returns its pid, 0 if it has died already."""
+        slot = self._by_serial(serial)
+        if slot is None:
+            return 0
         slot.is_ready = True
         self._boot_deaths = 0
         self.boot_trouble = ""
@@ -130,7 +134,7 @@ class Crew:
         if leaving is not None:
             leaving.is_told = True
             self._mailbox.post("retire", serial=leaving.serial)
-        return slot.serial, slot.pid
+        return slot.pid
 
     def replace(self, serial: int) -> bool:
         """This child is spent (too many tasks, too much memory): it leaves once another one is ready.
@@ -143,9 +147,12 @@ class Crew:
         self._spent.append(serial)
         return True
 
-    def died(self, index: int, death: Death) -> None:
+    def died(self, index: int, pid: int, death: Death) -> None:
         """This slot's child has been reaped; the consumer learns why, to settle what it was running."""
-        slot = self._slots.pop(index)
+        slot = self._slots.get(index)
+        if slot is None or slot.pid != pid:  # it went with its spawner, and another one sits there now
+            return
+        del self._slots[index]
         if not slot.is_ready:
             self._boot_deaths += 1
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"

@@ -351,7 +351,7 @@ class Master:
     def _on_exited(self, report: dict[str, Any]) -> None:
         assert self._crew is not None
         is_ours = self.phase is Phase.HARD
-        self._crew.died(report["slot"], Death(report["status"], report["peak_kib"], is_ours))
+        self._crew.died(report["slot"], report["pid"], Death(report["status"], report["peak_kib"], is_ours))
 
     def _on_spawner_gone(self, spawner: Spawner) -> None:
         """Its children died with it. Before the application was loaded that is a start that failed."""
@@ -396,8 +396,9 @@ class Master:
 
     def _on_ready(self, notice: Notice) -> None:
         assert self._crew is not None
-        serial, pid = self._crew.ready(notice.slot)
-        if self._memory is not None and self._memory.is_needed:
+        serial = notice.data["serial"]
+        pid = self._crew.ready(serial)
+        if pid and self._memory is not None and self._memory.is_needed:
             self._memory.is_born(serial, pid)
 
     def _on_boot_failed(self, notice: Notice) -> None:
@@ -507,7 +508,8 @@ class Master:
 
     def close(self) -> None:
         """Let go of every descriptor; nothing can be done with this master afterwards."""
-        for closing in (self._pipe, self._bell, self._mailbox, self._table):
+        self._pipe.close(is_last=True)
+        for closing in (self._bell, self._mailbox, self._table):
             closing.close()
 
 

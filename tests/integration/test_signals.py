@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 
 from support import Shop, wait_until
 
@@ -63,6 +65,42 @@ def test_autoscale_grows_while_work_waits(any_shop: Shop) -> None:
         (any_shop.folder / f"go{i}").touch()
     assert [task.get(timeout=10) for task in tasks] == ["go0", "go1", "go2"]
     assert worker.stop() == 0
+
+
+def test_hundreds_of_random_signals_lose_no_task_and_leave_no_process(shop: Shop) -> None:
+    seed = random.randrange(2**32)
+    (shop.folder / "seed.txt").write_text(str(seed))  # its folder is kept when the test fails
+    rng = random.Random(seed)
+    harmless = [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT]
+    deadly = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+    results = [shop.task("add").delay(i) for i in range(400)]
+    for _ in range(6):
+        worker = shop.worker("-c", "2", "-Q", "hipri", "-l", "ERROR")
+        for _ in range(40):
+            worker.process.send_signal(rng.choice(harmless))
+            time.sleep(rng.uniform(0, 0.01))
+        worker.process.send_signal(signal.SIGCONT)
+        for number in rng.choices(deadly, k=4):
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+            time.sleep(rng.uniform(0, 0.05))
+        assert worker.wait(20) in (0, 1)
+        wait_until(lambda w=worker: not w.survivors(), "no process is left")
+    last = shop.worker("-c", "2", "-Q", "hipri", "-l", "ERROR")
+    assert [r.get(timeout=20) for r in results] == list(range(400))
+    assert last.stop() == 0
+    assert shop.dead() == []
+    assert shop.in_flight() == 0
+
+
+def test_a_broker_that_stays_away_ends_the_worker_with_69(sqlite_shop: Shop) -> None:
+    source = (sqlite_shop.folder / "shop.py").read_text()
+    (sqlite_shop.folder / "shop.py").write_text(source + "\napp.conf.broker_connection_max_retries = 1\n")
+    away = "redis://127.0.0.1:1/0"  # nobody listens on port 1
+    worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", "-b", away, ready=False)
+    assert worker.wait(20) == 69
+    assert worker.log.count("attempt 1 of 1") == 1
+    assert "Traceback" not in worker.log
 
 
 def test_usr1_writes_the_stacks_of_master_and_children_with_what_they_run(sqlite_shop: Shop) -> None:

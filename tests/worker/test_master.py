@@ -115,7 +115,7 @@ class Stage:
         self.report("loaded", config={})
         for slot in (0, 1):
             self.report("forked", slot=slot, pid=0)
-            self.tell("ready", slot)
+            self.tell("ready", slot, serial=slot + 1)
         self.tell("connected")
         assert self.master.phase is Phase.RUNNING
 
@@ -130,10 +130,10 @@ def stage() -> Iterator[Stage]:
 def test_it_runs_when_every_child_is_ready_and_the_broker_answers(stage: Stage) -> None:
     stage.report("loaded", config={})
     assert stage.spawners[0].forked == [0, 1]
-    stage.tell("ready", 0)
+    stage.tell("ready", 0, serial=1)
     stage.tell("connected")
     assert stage.master.phase is Phase.STARTING
-    stage.tell("ready", 1)
+    stage.tell("ready", 1, serial=2)
     assert stage.master.phase is Phase.RUNNING
 
 
