@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-EVERY_S: Final = 1.0
 #: How long somebody must have been free before the pool shrinks by one.
 KEEP_S: Final = 10.0
 

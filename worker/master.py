@@ -22,20 +22,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
 from ..signals import SignalPipe, own_stacks
-from .autoscale import EVERY_S, Autoscale
+from .autoscale import Autoscale
 from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
+from .generations import Generations, StartSpawner
 from .mailbox import Mailbox
-from .memory import SAMPLE_S, MemoryWatch
 from .outcomes import Death
 from .phases import Event, Phase, next_phase
+from .upkeep import Upkeep
 
 logger = logging.getLogger("qworker.worker")
 
@@ -52,14 +53,9 @@ SPAWNER_S: Final = 2.0
 COLD_S: Final = 2.0
 #: How long a hard stop waits for the broker to take the messages back (the rest is left to the lease).
 HARD_S: Final = 2.0
-#: A spawner that keeps dying is started again at ever longer intervals, up to this.
-LONGEST_RESPAWN_S: Final = 15.0
 #: How long the consumer thread may take to close its connections at the very end.
 _CLOSE_S: Final = 5.0
 _STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
-
-
-StartSpawner = Callable[[SlotTable, Literal["fork", "spawn"]], Spawner]
 
 
 def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[signal.Signals, Event]:
@@ -96,9 +92,6 @@ class Master:
         plan: Callable[[dict[str, Any], SlotTable, Mailbox, Callable[[Notice], None]], Plan],
         clock: Clock,
     ) -> None:
-        self._start_spawner = start_spawner
-        self._successor: Spawner | None = None  # a new generation that imports the application
-        self._predecessor: Spawner | None = None  # an old one whose children are leaving
         self._plan = plan
         self._clock = clock
         self._soft_s = 0.0
@@ -110,23 +103,16 @@ class Master:
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
         self._table = SlotTable.create()
-        self._spawner: Spawner | None = None
+        self._generations = Generations(start_spawner, self._table, clock)
         self._crew: Crew | None = None
+        self._upkeep: Upkeep | None = None
         self._thread: threading.Thread | None = None
         self.has_loaded = False
         self.has_started = False
         self._is_connected = False
         self._is_consumer_gone = False
         self._has_drained = False
-        self._spawner_deaths = 0
-        self._respawn_at = math.inf
         self._deadline = math.inf
-        self._memory: MemoryWatch | None = None
-        self._memory_hard_kib = 0
-        self._sample_at = math.inf
-        self._autoscale: Autoscale | None = None
-        self._load: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self._scale_at = math.inf
         self._started_at = clock.monotonic()
         self._cut: list[str] = []
         self._outcome: ExitCode | None = None  # why the worker ends, if not because it was told to
@@ -144,7 +130,7 @@ class Master:
 
     def start(self) -> None:
         """Start the spawner. Before any thread and any connection of this process."""
-        self._spawner = self._start_spawner(self._table, "fork")
+        self._generations.begin()
         set_title("master starting")
 
     def notice(self, number: signal.Signals) -> None:
@@ -153,16 +139,15 @@ class Master:
 
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
-        spawners = [s for s in (self._spawner, self._successor, self._predecessor) if s is not None]
-        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *spawners]
-        at = min(self._deadline, self._sample_at, self._scale_at, self._respawn_at)
+        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *self._generations.all()]
+        at = min(self._deadline, self._generations.next_at(), self._upkeep.next_at() if self._upkeep else math.inf)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
             self._on_signal(number)
-        for spawner in spawners:
-            if spawner in ready:
-                self._hear_spawner(spawner)
+        spawners = [spawner for spawner in self._generations.all() if spawner in ready]
+        for report in self._generations.hear(spawners, self._crew):
+            _ON_REPORT[report["event"]](self, report)
         self._bell.take()
         while self._notices:
             self._on_notice(self._notices.popleft())
@@ -189,47 +174,19 @@ class Master:
         self._mailbox.post("stacks")
 
     def _grow(self, crew: Crew) -> None:
-        crew.size += 1
-        logger.info("one child more: %d", crew.size)
+        if self._upkeep is not None:
+            self._upkeep.grow(crew.size + 1)
 
     def _shrink(self, crew: Crew) -> None:
-        if crew.size == 1:
-            logger.info("one child is left: no fewer")
-            return
-        crew.size -= 1
-        logger.info("one child fewer: %d", crew.size)
-        self._mailbox.post("shrink")
+        if self._upkeep is not None:
+            self._upkeep.shrink()
+
+    def _reload(self, crew: Crew) -> None:
+        self._generations.reload()
 
     def _on_shed(self, notice: Notice) -> None:
         if self._crew is not None:
             self._crew.shed(notice.data["serial"])
-
-    # -- a new generation ----------------------------------------------------------------------------------
-
-    def _reload(self, crew: Crew) -> None:
-        """Have a new spawner import the application; the old children go on until it has succeeded."""
-        if self._successor is not None or self._predecessor is not None:
-            logger.info("a reload is under way already")
-            return
-        logger.info("reload: importing the application anew")
-        self._successor = self._start_spawner(self._table, "spawn")
-
-    def _on_successor(self, spawner: Spawner, report: dict[str, Any]) -> None:
-        if report["event"] == "failed":
-            trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
-            logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
-            self._successor = None  # at once: the next reload need not wait until that process has ended
-            spawner.close()
-            return
-        self._predecessor, self._spawner, self._successor = self._spawner, spawner, None
-        if self._crew is not None:
-            self._crew.renew()
-
-    def _abandon_reload(self, crew: Crew, old: Spawner) -> None:
-        """The new generation's children die before they are ready: back to the old one, as far as it is still there."""
-        logger.error("reload: new children cannot start, the old ones go on: %s", crew.boot_trouble)
-        crew.restore(old)
-        self._spawner, self._predecessor = old, self._spawner
 
     def _move(self, event: Event) -> None:
         """The only place where the phase changes, and where a new phase begins to act."""
@@ -297,17 +254,6 @@ class Master:
 
     # -- the spawner ---------------------------------------------------------------------------------------
 
-    def _hear_spawner(self, spawner: Spawner) -> None:
-        reports = spawner.reports()
-        if reports is None:
-            self._on_spawner_gone(spawner)
-            return
-        for report in reports:
-            if spawner is self._successor:
-                self._on_successor(spawner, report)
-            else:
-                _ON_REPORT[report["event"]](self, report)
-
     def _on_loaded(self, report: dict[str, Any]) -> None:
         if self.has_loaded or self.phase in _STOPPING:
             return
@@ -320,16 +266,15 @@ class Master:
         self._soft_s = plan.soft_s
         self.has_started = True
         self._crew = Crew(plan.size, self._mailbox)
-        self._memory = MemoryWatch(
-            plan.max_memory_kib, plan.max_memory_hard_kib, self._on_much_memory, self._on_too_much_memory
+        self._upkeep = Upkeep(
+            self._crew,
+            self._mailbox,
+            self._clock,
+            max_memory_kib=plan.max_memory_kib,
+            max_memory_hard_kib=plan.max_memory_hard_kib,
+            autoscale=plan.autoscale,
+            load=plan.consumer.load,
         )
-        self._memory_hard_kib = plan.max_memory_hard_kib
-        if self._memory.is_needed:
-            self._sample_at = self._clock.monotonic()
-        if plan.autoscale is not None:
-            self._autoscale = plan.autoscale
-            self._load = plan.consumer.load
-            self._scale_at = self._clock.monotonic()
         self._thread = threading.Thread(target=plan.consumer.run, name="consumer", daemon=True)
         self._thread.start()
 
@@ -353,33 +298,15 @@ class Master:
         is_ours = self.phase is Phase.HARD
         self._crew.died(report["slot"], report["pid"], Death(report["status"], report["peak_kib"], is_ours))
 
-    def _on_spawner_gone(self, spawner: Spawner) -> None:
-        """Its children died with it. Before the application was loaded that is a start that failed."""
-        spawner.close()
-        if spawner is self._successor:
-            self._successor = None
+    def _on_spawner_gone(self, report: dict[str, Any]) -> None:
+        """Before the application was loaded that is a start that failed."""
+        if self.phase in _STOPPING:
             return
-        if spawner is self._predecessor:
-            self._predecessor = None
-            if self._crew is not None:
-                self._crew.orphaned(spawner, is_first=True)
-            return
-        self._spawner = None
         if not self.has_loaded:
-            if self.phase not in _STOPPING:
-                self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
+            self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
             return
-        if self._crew is not None:
-            self._crew.orphaned(spawner, is_first=not self._spawner_deaths)
-        if self.phase not in _STOPPING:
-            wait_s = min(LONGEST_RESPAWN_S, 0.25 * 2.0**self._spawner_deaths) if self._spawner_deaths else 0.0
-            self._spawner_deaths += 1
-            self._respawn_at = self._clock.monotonic() + wait_s
-            logger.error(
-                "the spawner (pid %d) has died and its children with it; starting another in %.1f s",
-                spawner.pid,
-                wait_s,
-            )
+        text = "the spawner (pid %d) has died and its children with it; starting another in %.1f s"
+        logger.error(text, report["pid"], report["wait_s"])
 
     # -- the consumer --------------------------------------------------------------------------------------
 
@@ -398,8 +325,8 @@ class Master:
         assert self._crew is not None
         serial = notice.data["serial"]
         pid = self._crew.ready(serial)
-        if pid and self._memory is not None and self._memory.is_needed:
-            self._memory.is_born(serial, pid)
+        if pid and self._upkeep is not None:
+            self._upkeep.is_born(serial, pid)
 
     def _on_boot_failed(self, notice: Notice) -> None:
         assert self._crew is not None
@@ -415,14 +342,6 @@ class Master:
     def _on_spent(self, notice: Notice) -> None:
         if self._crew is not None:
             self._crew.replace(notice.data["serial"])
-
-    def _on_much_memory(self, serial: int, kib: int) -> None:
-        assert self._crew is not None
-        if self._crew.replace(serial):
-            logger.info("a child has %d KiB of its own: it is replaced after its task", kib)
-
-    def _on_too_much_memory(self, serial: int, kib: int) -> None:
-        self._mailbox.post("condemn", serial=serial, kib=kib, limit_kib=self._memory_hard_kib)
 
     def _on_dry(self, notice: Notice) -> None:
         logger.info("burst: the queues are empty")
@@ -449,47 +368,17 @@ class Master:
 
     # -- reconcile and leave -------------------------------------------------------------------------------
 
-    def _sample_memory(self) -> None:
-        now = self._clock.monotonic()
-        if self._memory is not None and self._crew is not None and now >= self._sample_at:
-            self._sample_at = now + SAMPLE_S
-            self._memory.sample(self._crew.pids())
-
-    def _scale(self) -> None:
-        """Grow or shrink as the work asks for."""
-        now = self._clock.monotonic()
-        if self._autoscale is None or self._crew is None or now < self._scale_at:
-            return
-        self._scale_at = now + EVERY_S
-        wanted = self._autoscale.wanted(self._crew.size, *self._load(), now)
-        if wanted > self._crew.size:
-            logger.info("autoscale: %d children instead of %d", wanted, self._crew.size)
-            self._crew.size = wanted
-        elif wanted < self._crew.size:
-            self._shrink(self._crew)
-
     def _reconcile(self) -> None:
-        self._sample_memory()
-        if self.phase is Phase.RUNNING:
-            self._scale()
+        if self._upkeep is not None:
+            self._upkeep.tend(may_scale=self.phase is Phase.RUNNING)
         if self._crew is None or self.phase in _STOPPING:
             return
-        old = self._predecessor
-        if old is not None and self._crew.is_hopeless:
-            self._abandon_reload(self._crew, old)
-        elif old is not None and not self._crew.has_children_of(old):
-            old.close()
-            self._predecessor = None
-            logger.info("reload: done, the old children have left")
+        self._generations.tend(self._crew)
         if self._crew.is_hopeless:
             self._refuse(ExitCode.APP, "children cannot start: giving up", self._crew.boot_trouble)
             return
-        if self._spawner is None and self._clock.monotonic() >= self._respawn_at:
-            self._respawn_at = math.inf
-            # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
-            self._spawner = self._start_spawner(self._table, "spawn")
-        if self._spawner is not None:
-            self._crew.fill(self._spawner)
+        if self._generations.current is not None:
+            self._crew.fill(self._generations.current)
         if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
             took_s = self._clock.monotonic() - self._started_at
             logger.info("ready: %d children after %.2f s", len(self._crew.pids()), took_s)
@@ -501,9 +390,7 @@ class Master:
             self._mailbox.post("stop")
             self._thread.join(_CLOSE_S)
         self._kill()
-        for spawner in (self._spawner, self._successor, self._predecessor):
-            if spawner is not None:
-                spawner.close(SPAWNER_S if self.has_loaded and spawner is not self._successor else 0.0)
+        self._generations.close(SPAWNER_S if self.has_loaded else 0.0)
         self.close()
 
     def close(self) -> None:
@@ -533,6 +420,7 @@ _ON_REPORT: Final[dict[str, Callable[[Master, dict[str, Any]], None]]] = {
     "failed": Master._on_load_failed,
     "forked": Master._on_forked,
     "exited": Master._on_exited,
+    "gone": Master._on_spawner_gone,
 }
 _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "signal": Master._on_noticed_signal,

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
 
 logger = logging.getLogger("qworker.worker")
-
-SAMPLE_S: Final = 1.0
 
 
 class MemoryWatch:

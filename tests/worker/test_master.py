@@ -59,6 +59,9 @@ class SilentConsumer:
 
     def run(self) -> None: ...
 
+    def load(self) -> tuple[int, int]:
+        return 0, 0
+
 
 class Stage:
     """A master and what it is surrounded by."""
