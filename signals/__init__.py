@@ -1,8 +1,17 @@
 """Operating-system signals become events: a self-pipe to wait on, and masks around fork."""
 
 from .mask import blocked
+from .orphans import reap_strangers
 from .pipe import SignalPipe
 from .quiet import GROUP_SIGNALS, ignore_group_signals
 from .stacks import offer_stacks, own_stacks
 
-__all__ = ["GROUP_SIGNALS", "SignalPipe", "blocked", "ignore_group_signals", "offer_stacks", "own_stacks"]
+__all__ = [
+    "GROUP_SIGNALS",
+    "SignalPipe",
+    "blocked",
+    "ignore_group_signals",
+    "offer_stacks",
+    "own_stacks",
+    "reap_strangers",
+]

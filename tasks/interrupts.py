@@ -60,11 +60,16 @@ class Interrupts:
         """Listen to the master. `own` are the functions of ours that stand between user code and the child's loop."""
         self._hooks = hooks
         self._own = {*own, self.open.__func__.__code__, self.close.__func__.__code__}  # type: ignore[attr-defined]
+        self._listen()
+
+    def _listen(self) -> None:
         signal.signal(SIGNAL, self._on_signal)
         signal.siginterrupt(SIGNAL, False)
 
     def open(self) -> None:
         """User code begins."""
+        if self._hooks is not None and signal.getsignal(SIGNAL) != self._on_signal:
+            self._listen()  # the task before has changed it
         self._given.clear()
         self._pending = Order.NONE
         self._shields = 0

@@ -27,7 +27,7 @@ from typing import Any, Final
 from ..core.clock import Clock
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
-from ..signals import SignalPipe, own_stacks
+from ..signals import SignalPipe, own_stacks, reap_strangers
 from .autoscale import Autoscale
 from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
@@ -97,7 +97,8 @@ class Master:
         self._soft_s = 0.0
         self.phase = Phase.STARTING
         self.exit_code: ExitCode | None = None
-        self._pipe = SignalPipe([*SIGNALS, *_ON_SIGNAL])
+        self._is_init = os.getpid() == 1  # of a container: orphans become its children
+        self._pipe = SignalPipe([*SIGNALS, *_ON_SIGNAL, *([signal.SIGCHLD] if self._is_init else [])])
         self._events = remapped(SIGNALS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -159,6 +160,9 @@ class Master:
     # -- signals and phases --------------------------------------------------------------------------------
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGCHLD:
+            reap_strangers({spawner.pid for spawner in self._generations.all()})
+            return
         logger.info("received %s", number.name)
         act = _ON_SIGNAL.get(number)
         if act is None:

@@ -279,3 +279,48 @@ def segfault() -> None:
     import ctypes
 
     ctypes.string_at(0)
+
+
+@app.task
+def edge(kind: str) -> str:
+    """Does one of the things that tasks do to their process."""
+    import multiprocessing
+    import subprocess
+    import sys
+    import threading
+
+    if kind == "sys.exit":
+        sys.exit(3)
+    if kind == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    if kind == "BaseException":
+        raise BaseException("bare")
+    if kind == "thread":
+        threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
+    if kind == "subprocess":
+        program = subprocess.Popen(["sleep", "600"])
+        program.terminate()
+        assert program.wait(5) == -signal.SIGTERM, "a program must not inherit our deafness to TERM"
+    if kind == "multiprocessing":
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.map(abs, [-1]) == [1]
+    if kind == "signal handlers":
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+    if kind == "chdir":
+        os.chdir("/")
+    if kind == "close 0-2":
+        for fd in range(3):
+            os.close(fd)
+    if kind == "print":
+        for _ in range(10_000):
+            sys.stdout.write("x" * 1000 + "\n")
+    return kind
+
+
+@app.task
+def orphan() -> int:
+    """Leaves a grandchild behind that ends a moment later."""
+    import subprocess
+
+    return int(subprocess.check_output(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"]))

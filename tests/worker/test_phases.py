@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qworker.worker import TRANSITIONS, Event, Phase, next_phase
@@ -32,7 +32,8 @@ def test_the_table_in_architecture_is_the_table_in_the_code() -> None:
     assert documented_table() == TRANSITIONS
 
 
-@given(st.lists(st.sampled_from(Event), max_size=40))
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(Event), min_size=100, max_size=300))  # 10 000 events and more in all
 def test_a_stop_never_goes_back(events: list[Event]) -> None:
     phase = Phase.STARTING
     for event in events:
