@@ -233,7 +233,7 @@ class Consumer:
         """How many messages the window has room for. A large one is refilled by halves, so that fetches stay large."""
         if not self._is_fetching:
             return 0
-        children = len(self._dispatcher.working())
+        children = min(len(self._dispatcher.working()), self._dispatcher.most_busy)
         window = self._pace.window(children)
         free = window - len(self._ledger)
         enough = window // 2 if window > SMALL_WINDOW else 1
@@ -280,6 +280,10 @@ class Consumer:
         if not seat.is_deaf:
             self._selector.unregister(seat.channel.fileno())
         self._outcomes.bury(seat, death)
+
+    def _obey_size(self, size: int) -> None:
+        """So many children may work at once, however many there are while some are being replaced."""
+        self._dispatcher.most_busy = size
 
     def _obey_retire(self, serial: int) -> None:
         """Another child is ready to take this one's part: it finishes what it has begun and leaves."""

@@ -73,13 +73,23 @@ class Crew:
     """All children. `is_hopeless` turns true when children keep dying before they are ready."""
 
     def __init__(self, size: int, mailbox: Mailbox) -> None:
-        self.size = size
         self._mailbox = mailbox
+        self.size = size
         self._slots: dict[int, Slot] = {}
         self._spent: list[int] = []  # serials of children that wait to be replaced
         self._serial = 0
         self._boot_deaths = 0
         self.boot_trouble = ""
+
+    @property
+    def size(self) -> int:
+        """How many children there should be, and how many may work at once."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._size = size
+        self._mailbox.post("size", size=size)
 
     @property
     def is_hopeless(self) -> bool:
@@ -93,7 +103,8 @@ class Crew:
 
     def fill(self, spawner: Spawner) -> None:
         """Let the next spent children go, as far as that is allowed, and ask for those that are missing."""
-        while self._spent and len(self._leaving()) < max(1, self.size // REPLACED_AT_ONCE):
+        # Those whose successor is ready only finish what they run: they hold nobody up.
+        while self._spent and len(self._being_replaced()) < max(1, self.size // REPLACED_AT_ONCE):
             self._leave(self._spent.pop(0))
         for _ in range(self.size - len(self._staying())):
             if not self._fork(spawner):
@@ -130,7 +141,7 @@ class Crew:
         slot.is_ready = True
         self._boot_deaths = 0
         self.boot_trouble = ""
-        leaving = next((slot for slot in self._leaving() if not slot.is_told), None)
+        leaving = next(iter(self._being_replaced()), None)
         if leaving is not None:
             leaving.is_told = True
             self._mailbox.post("retire", serial=leaving.serial)
@@ -206,8 +217,8 @@ class Crew:
     def _staying(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if not slot.is_leaving]
 
-    def _leaving(self) -> list[Slot]:
-        return [slot for slot in self._slots.values() if slot.is_leaving]
+    def _being_replaced(self) -> list[Slot]:
+        return [slot for slot in self._slots.values() if slot.is_leaving and not slot.is_told]
 
     def _by_serial(self, serial: int) -> Slot | None:
         return next((slot for slot in self._slots.values() if slot.serial == serial), None)

@@ -7,6 +7,7 @@ answered nor taken back.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -74,6 +75,7 @@ class Dispatcher:
         self._clock = clock
         self._queue_names: dict[str, bytes] = {}
         self.seats: dict[int, Seat] = {}  # by channel serial
+        self.most_busy = sys.maxsize  # how many children may work at once
 
     def add(self, channel: Channel) -> Seat:
         """A child has been asked for; it gets work once it says that it is ready."""
@@ -93,13 +95,22 @@ class Dispatcher:
         seats = self.working()
         if not seats:
             return
-        level = math.ceil((waiting + sum(s.load for s in seats)) / len(seats))
+        level = math.ceil((waiting + sum(s.load for s in seats)) / max(1, min(len(seats), self.most_busy)))
         level = min(level, self._pace.depth())
         now = self._clock.monotonic()
         for seat in sorted(seats, key=_by_load):
+            if not seat.load and not self._may_start_one_more():
+                continue
             while seat.load < level and seat.left != 0 and self._ledger.held:
                 if not self._send(seat, now):
                     break
+
+    def _may_start_one_more(self) -> bool:
+        """Whether fewer children work than may work at once.
+
+        A child that is being replaced and its successor are both there for a while; they count as one.
+        """
+        return sum(seat.load > 0 for seat in self.seats.values()) < self.most_busy
 
     def _send(self, seat: Seat, now: float) -> bool:
         entry = self._ledger.take()
@@ -149,14 +160,17 @@ class Dispatcher:
     def rebalance_at(self, now: float) -> float:
         """When `rebalance` has something to look at next; infinity while nobody is idle or nobody has work waiting."""
         seats = self.working()
-        if self._ledger.held or not any(s.load == 0 for s in seats):
+        if self._ledger.held or not self._is_somebody_free(seats):
             return math.inf
         waiting = [s.progress_at for s in seats if s.load > 1]
         return max(now, min(waiting) + STUCK_S) if waiting else math.inf
 
+    def _is_somebody_free(self, seats: list[Seat]) -> bool:
+        return any(s.load == 0 and s.left != 0 for s in seats) and self._may_start_one_more()
+
     def _stuck(self, now: float) -> list[Seat]:
         seats = self.working()
-        if self._ledger.held or not any(s.load == 0 for s in seats):
+        if self._ledger.held or not self._is_somebody_free(seats):
             return []
         return [s for s in seats if s.load > 1 and now - s.progress_at >= STUCK_S]
 

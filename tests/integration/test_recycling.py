@@ -30,6 +30,22 @@ def test_one_task_per_child_is_quick(shop: Shop) -> None:
     assert worker.stop() == 0
 
 
+def test_never_more_tasks_at_once_than_children_were_asked_for(any_shop: Shop) -> None:
+    any_shop.worker("-c", "2", "-Q", "hipri", "--max-tasks-per-child", "1")
+    long = any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the long task runs")
+    others = [any_shop.task("gate").delay(f"other{i}") for i in range(2)]
+    wait_until(lambda: len(any_shop.ran()) == 2, "one more runs beside it")
+    assert any_shop.task("add").delay(1).status == "PENDING"
+    time.sleep(0.5)  # time in which a third one would show
+    assert len(any_shop.ran()) == 2
+    for name in ("other0", "other1"):
+        (any_shop.folder / name).touch()
+    assert [r.get(timeout=10) for r in others] == ["other0", "other1"]  # the last task of one child holds nobody up
+    (any_shop.folder / "go").touch()
+    assert long.get(timeout=10) == "go"
+
+
 def test_jitter_spreads_the_ends_of_children(any_shop: Shop) -> None:
     limits = ("--max-tasks-per-child", "2", "--recycle-jitter", "4")
     any_shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", *limits)

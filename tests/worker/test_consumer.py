@@ -58,6 +58,23 @@ def test_work_is_shared_between_idle_children(bench: Bench) -> None:
     assert second.read() is not None
 
 
+def test_a_child_and_its_successor_never_work_at_the_same_time(bench: Bench) -> None:
+    old, new = bench.child(), bench.child()
+    bench.mailbox.post("size", size=1)
+    bench.publish("a", "b")
+    bench.turn()
+    first, idle = (old, new) if (seq := old.read()) else (new, old)
+    seq = seq or first.read()
+    assert seq is not None
+    assert idle.read() is None
+    bench.mailbox.post("retire", serial=first.channel.serial)
+    bench.turn()
+    assert idle.read() is None
+    first.done(seq[0])
+    bench.turn()
+    assert idle.read() is not None
+
+
 def test_a_successor_is_published_by_the_ack(bench: Bench) -> None:
     child = bench.child()
     bench.publish("a")

@@ -99,8 +99,8 @@ class Stage:
         self.master.turn()
 
     def letters(self) -> list[str]:
-        """What the consumer was told since the last call. Channels would be its to close."""
-        letters = self.mailbox.take()
+        """What the consumer was told since the last call, sizes aside. Channels would be its to close."""
+        letters = [letter for letter in self.mailbox.take() if letter.kind != "size"]
         for letter in letters:
             if "channel" in letter.data:
                 letter.data["channel"].close()
