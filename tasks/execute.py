@@ -172,6 +172,8 @@ class Run:
             return self._succeeded(value, time.monotonic() - started)
         # SystemExit and KeyboardInterrupt included: a task that calls sys.exit() has failed, the child has not.
         except BaseException as error:
+            if interrupts.has_cut(error):  # a `finally` failed on the way: the run was cut all the same
+                return self._cut(WorkerShutdown(f"cut, and its cleanup failed: {short_repr(error)}"))
             return self._reported(error)
         finally:
             contexts.leave(entered)

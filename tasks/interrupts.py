@@ -79,6 +79,14 @@ class Interrupts:
         """User code has ended."""
         self._is_open = False
 
+    def has_cut(self, error: BaseException | None) -> bool:
+        """Whether `error` came out of a run that was told to shut down: raised while WorkerShutdown passed through."""
+        if Order.SHUTDOWN not in self._given:
+            return False
+        while error is not None and not isinstance(error, WorkerShutdown):
+            error = error.__context__
+        return error is not None
+
     def is_stopping(self) -> bool:
         """Whether this worker has begun to stop; False outside of a worker."""
         return self._hooks is not None and self._hooks.is_stopping()

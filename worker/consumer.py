@@ -288,7 +288,7 @@ class Consumer:
     def _obey_retire(self, serial: int) -> None:
         """Another child is ready to take this one's part: it finishes what it has begun and leaves."""
         seat = self._dispatcher.seats.get(serial)
-        if seat is not None:
+        if seat is not None and not seat.is_leaving:
             seat.is_retired = True
             self._ledger.put_back(self._dispatcher.take_back(seat))
 
@@ -320,7 +320,8 @@ class Consumer:
         self._outcomes.is_draining = True
         self._outcomes.refuse_begins()
         for seat in self._dispatcher.seats.values():
-            self._ledger.put_back(self._dispatcher.take_back(seat))
+            if not seat.is_leaving:  # what such a one has not read is its own order to leave
+                self._ledger.put_back(self._dispatcher.take_back(seat))
         self._release()
 
     def _obey_cut(self) -> None:

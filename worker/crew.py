@@ -164,7 +164,7 @@ class Crew:
         if slot is None or slot.pid != pid:  # it went with its spawner, and another one sits there now
             return
         del self._slots[index]
-        if not slot.is_ready:
+        if not slot.is_ready and not slot.is_leaving:
             self._boot_deaths += 1
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
         self._mailbox.post("died", serial=slot.serial, death=death)

@@ -130,6 +130,8 @@ class Enforcer:
 
     def condemn_for_memory(self, seat: Seat, kib: int, limit_kib: int) -> None:
         """`--max-memory-hard`: kill this child now. A crash of what it runs, with the reading as its cause."""
+        if seat.memory_cause:
+            return
         running = self._table.read(seat.channel.slot)
         seat.memory_cause = f"{kib} KiB of memory, above the hard limit of {limit_kib} KiB"
         logger.error("child %d is killed: %s", seat.channel.slot + 1, seat.memory_cause)

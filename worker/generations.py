@@ -104,6 +104,7 @@ class Generations:
             spawner.close()
             return
         self._predecessor, self.current = self.current, spawner
+        self._respawn_at = math.inf
         if crew is not None:
             crew.renew()
 

@@ -141,7 +141,8 @@ class Master:
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *self._generations.all()]
-        at = min(self._deadline, self._generations.next_at(), self._upkeep.next_at() if self._upkeep else math.inf)
+        respawn_at = math.inf if self.phase in _STOPPING else self._generations.next_at()
+        at = min(self._deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():

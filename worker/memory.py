@@ -41,28 +41,29 @@ class MemoryWatch:
 
     def is_born(self, serial: int, pid: int) -> None:
         """A child is ready. One that is over the limit already is kept: its successor would be like it."""
-        kib = self._read_kib(pid) if self._limit_kib else None
-        if kib is None or kib <= self._limit_kib:
+        kib = self._read_kib(pid)
+        limit_kib = min(limit for limit in (self._limit_kib, self._hard_kib) if limit)
+        if kib is None or kib <= limit_kib:
             return
         self._spared.add(serial)
         if not self._has_said_so:
             self._has_said_so = True
             logger.error(
-                "a fresh child has %d KiB of its own already, above --max-memory-per-child %d; such children are kept: "
+                "a fresh child has %d KiB of its own already, above its memory limit of %d; such children are kept: "
                 "raise the limit or import less",
                 kib,
-                self._limit_kib,
+                limit_kib,
             )
 
     def sample(self, children: Mapping[int, int]) -> None:
         """Read every child (serial number → pid) once."""
         for serial, pid in children.items():
             kib = self._read_kib(pid)
-            if kib is None:
+            if kib is None or serial in self._spared:
                 continue
             if self._hard_kib and kib > self._hard_kib:
                 self._on_hard(serial, kib)
-            elif self._limit_kib and kib > self._limit_kib and serial not in self._spared:
+            elif self._limit_kib and kib > self._limit_kib:
                 self._on_soft(serial, kib)
         self._spared &= set(children)
 

@@ -135,6 +135,15 @@ def test_a_soft_stop_ends_the_moment_the_last_task_ends(any_shop: Shop) -> None:
     assert result.get(timeout=5) == "go"
 
 
+def test_a_cut_task_whose_cleanup_fails_is_cut_all_the_same(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("messy").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert (any_shop.depth(), result.status) == (1, "PENDING")
+
+
 def test_a_shield_postpones_the_cut(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     any_shop.task("shielded").delay("go")

@@ -324,3 +324,12 @@ def orphan() -> int:
     import subprocess
 
     return int(subprocess.check_output(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"]))
+
+
+@app.task
+def messy(name: str) -> None:
+    note(f"start {name}")
+    try:
+        wait_for(name)
+    finally:
+        raise OSError("close failed")

@@ -98,6 +98,15 @@ def test_a_drain_gives_back_what_no_child_has_read_at_the_front_and_in_order(ben
     assert names == ["b", "c", "d", "e"]
 
 
+def test_a_drain_does_not_take_the_order_to_leave_back_from_a_child(bench: Bench) -> None:
+    child = bench.child()
+    bench.mailbox.post("retire", serial=child.channel.serial)
+    bench.turn()
+    bench.mailbox.post("drain")
+    bench.turn()
+    assert child.read() == (0, b"")
+
+
 def test_a_drain_ends_when_the_running_task_has_ended_and_its_child_has_left(bench: Bench) -> None:
     child = bench.child()
     bench.publish("a")
