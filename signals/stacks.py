@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import signal
-import tempfile
 from typing import Final
 
 #: By this signal a child is asked for its stacks.
@@ -19,6 +18,8 @@ def offer_stacks(fd: int) -> None:
 
 def own_stacks() -> str:
     """The stacks of this process now."""
+    import tempfile  # loads a dozen modules for what is asked once in a worker's life
+
     with tempfile.TemporaryFile() as file:
         faulthandler.dump_traceback(file=file, all_threads=True)
         file.seek(0)
