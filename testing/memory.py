@@ -32,6 +32,7 @@ class _Message:
 class _InFlight:
     message: _Message
     owner: str
+    started: bool = False
 
 
 class MemoryBroker:
@@ -153,6 +154,13 @@ class MemoryTransport:
             self._renew()
             lost = [d.tag for d in deliveries if self._held(d.tag) is None]
             return Settled(len(deliveries) - len(lost), lost)
+
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Note what runs."""
+        with self._broker.lock:
+            for delivery in deliveries:
+                if self._held(delivery.tag) is not None:
+                    self._broker.in_flight[delivery.tag].started = True
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Forget, and publish the successors."""
@@ -295,7 +303,10 @@ class MemoryTransport:
         alive = {owner for owner, ends in self._broker.leases.items() if ends > now} | {self._owner}
         flights = sorted(self._broker.in_flight.items())
         tags = [tag for tag, flight in flights if flight.owner not in alive][-_BATCH:]
-        self._broker.put([self._broker.in_flight.pop(tag).message for tag in tags], front=True)
+        found = [self._broker.in_flight.pop(tag) for tag in tags]
+        for flight in found:
+            flight.message.crashes += flight.started
+        self._broker.put([flight.message for flight in found], front=True)
         return len(tags)
 
     def _renew(self) -> None:

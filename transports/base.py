@@ -152,6 +152,14 @@ class Transport(Protocol):
         """Renew this owner's lease and everything it holds (`deliveries` may be empty). `lost` = no longer ours."""
         ...
 
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that a child runs these: if this owner dies, whoever recovers them counts one more crash for each.
+
+        The mark ends when the message leaves this owner's hands, by whatever way. What is not held any more is passed
+        over.
+        """
+        ...
+
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Settle for good; in the same atomic step publish the successors of those messages that were still held."""
         ...
@@ -177,7 +185,10 @@ class Transport(Protocol):
         ...
 
     def maintain(self) -> Maintenance:
-        """Move due delayed messages to their queues and give back what dead owners held; in bounded batches."""
+        """Move due delayed messages to their queues and give back what dead owners held; in bounded batches.
+
+        What goes back has one crash more if it was marked as started, else as many as before.
+        """
         ...
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:

@@ -32,6 +32,7 @@ from .redis_scripts import (
     EXTEND,
     MAINTAIN,
     PURGE,
+    MARK_STARTED,
     PURGE_DEAD,
     RECALL,
     REJECT,
@@ -116,6 +117,11 @@ class RedisTransport:
         return _settled(tags, lost)
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Put their tags into this owner's set of what runs."""
+        if deliveries:
+            self._session.run(MARK_STARTED, (), [delivery.tag for delivery in deliveries])
+
         """Settle for good; successors are published in the same script."""
         tags = [ack.delivery.tag for ack in acks]
         successors: list[str | int | bytes] = []

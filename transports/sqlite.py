@@ -100,6 +100,12 @@ class SqliteTransport:
 
         return _settled(len(deliveries), self._file.write(renew))
 
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Note the receipt under which each runs: the next receipt ends the mark, whoever takes the message then."""
+        update = f"UPDATE qworker_messages SET started = receipt WHERE {_MINE}"
+        if deliveries:
+            self._file.write(lambda db: [self._change(db, update, (), d.tag) for d in deliveries])
+
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Delete, and insert the successors."""
 
@@ -298,6 +304,8 @@ class SqliteTransport:
         gone = f"DELETE FROM qworker_owners WHERE owner <> ? AND owner NOT IN ({alive})"
         db.execute(gone, (self._owner, now, now))
         return len(rows)
+        crashed = "UPDATE qworker_messages SET crashes = crashes + 1 WHERE id = ? AND started = receipt"
+        db.executemany(crashed, [(row,) for row in rows])
 
     def _change(self, db: sqlite3.Connection, statement: str, values: tuple[Any, ...], tag: str) -> bool:
         """Run a statement that ends in _MINE; whether the message was still ours."""

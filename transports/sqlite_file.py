@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS qworker_messages (
     due REAL,                   -- delayed: seconds since the epoch
     owner TEXT,                 -- inflight
     receipt INTEGER NOT NULL DEFAULT 0,     -- how often it was taken: the other half of the tag
+    started INTEGER NOT NULL DEFAULT 0,     -- the receipt under which a child began to run it
     crashes INTEGER NOT NULL DEFAULT 0,
     died_at REAL,               -- dead: seconds since the epoch
     record TEXT,                -- dead: JSON with reason and details
@@ -48,6 +49,10 @@ CREATE INDEX IF NOT EXISTS qworker_delayed ON qworker_messages (due) WHERE state
 CREATE INDEX IF NOT EXISTS qworker_inflight ON qworker_messages (owner) WHERE state = 'inflight';
 CREATE INDEX IF NOT EXISTS qworker_dead ON qworker_messages (died_at) WHERE state = 'dead';
 """
+
+# Columns that files of earlier versions lack. They are added without a new format number, because processes of those
+# versions may go on using the file: they name the columns that they write, and nothing that they do makes these wrong.
+_ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0"}}
 
 # A connection must not be used, or even closed, in a process forked from the one that opened it (sqlite.org, "How To
 # Corrupt An SQLite Database File", 2.6). Those that a fork brought along are kept here so that they are never
@@ -157,6 +162,8 @@ class DatabaseFile:
                 f"the broker file {self._path} was made by a later version of qworker: it has format {version}, this "
                 f"version knows {_VERSION}; use the later version, or another file"
             )
+        if _missing(db):
+            _transaction(db, _add)
 
 
 def path_of(url: str) -> str:
@@ -179,6 +186,22 @@ def _create(db: sqlite3.Connection) -> None:
             db.execute(statement)
     if not db.execute("SELECT 1 FROM qworker_schema").fetchone():
         db.execute("INSERT INTO qworker_schema (version) VALUES (?)", (_VERSION,))
+
+
+def _missing(db: sqlite3.Connection) -> list[str]:
+    """The statements that bring a file of an earlier version up to date."""
+    return [
+        f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
+        for table, columns in _ADDED.items()
+        for name, kind in columns.items()
+        if not db.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, name)).fetchone()
+    ]
+
+
+def _add(db: sqlite3.Connection) -> None:
+    # Asked again inside the transaction: another process may have done it meanwhile.
+    for statement in _missing(db):
+        db.execute(statement)
 
 
 def _transaction(db: sqlite3.Connection, action: Callable[[sqlite3.Connection], _T]) -> _T:

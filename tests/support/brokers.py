@@ -106,6 +106,9 @@ class InRedis:
         tags = [tag for key in held_keys for tag in client.smembers(key)]
         unacked, odd = client.hgetall("unacked"), client.hgetall("qworker:odd")
         assert sorted(tags) == sorted([*unacked, *odd]), "each tag has one owner and one envelope"
+        for key in (key for key in keys if key.startswith(b"qworker:started:")):
+            held = client.smembers(key.replace(b":started:", b":held:"))
+            assert client.smembers(key) <= held, "only what an owner holds is marked as started"
         assert set(client.zrange("unacked_index", 0, -1)) == set(unacked)
         owners = set(client.zrange("qworker:leases", 0, -1))
         assert owners == set(client.hkeys("qworker:sessions"))

@@ -164,6 +164,24 @@ def test_the_file_may_hold_tables_of_others(open_file: Open, path: Path) -> None
     assert {name for name in tables if not name.startswith(("qworker_", "sqlite_"))} == {"messages", "owners"}
 
 
+def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_both_versions_go_on(
+    open_file: Open, path: Path
+) -> None:
+    open_file().publish(envelopes(2))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE qworker_messages DROP COLUMN started")
+        db.commit()
+    doomed = open_file("doomed/1", lease_s=0.2)
+    doomed.mark_started(doomed.reserve(["hipri"], 1))
+    with closing(sqlite3.connect(path)) as db:
+        # An earlier version gives both back without a look at the marks, and takes them.
+        db.execute("UPDATE qworker_messages SET state = 'inflight', owner = 'old/1', receipt = receipt + 1")
+        db.commit()
+    ours = open_file("ours/1")
+    wait_until(lambda: ours.maintain().recovered == 2, "what the earlier version held is recovered")
+    assert [delivery.crashes for delivery in ours.reserve(["hipri"], 2)] == [0, 0]
+
+
 def test_a_file_of_a_later_version_is_refused(open_file: Open, path: Path) -> None:
     open_file()
     with closing(sqlite3.connect(path)) as db:

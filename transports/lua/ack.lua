@@ -30,5 +30,5 @@ if in_chunks('HDEL', UNACKED, mine) < #mine then
     end
 end
 in_chunks('ZREM', INDEX, mine)
-in_chunks('SREM', HELD, mine)
+let_go(OWNER, mine)
 return lost

@@ -15,6 +15,7 @@ local call = redis.call
 local PREFIX, UNACKED, INDEX, CHANNEL, OWNER = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local OWN = PREFIX .. 'qworker:'
 local HELD = OWN .. 'held:' .. OWNER
+local STARTED = OWN .. 'started:' .. OWNER -- those of them that a child has begun to run
 local LEASES = OWN .. 'leases' -- owner -> when its lease ends, in ms
 local SESSIONS = OWN .. 'sessions' -- owner -> session:lease in ms
 local RENEWED = OWN .. 'renewed' -- when a worker was last heard of, in ms
@@ -92,12 +93,19 @@ local function held_flags(tags)
     return flags
 end
 
+-- An owner's claims on messages end, and with them the marks of what was started. Few owners have marks: short tasks
+-- get none.
+local function let_go(owner, tags)
+    if call('EXISTS', OWN .. 'started:' .. owner) == 1 then in_chunks('SREM', OWN .. 'started:' .. owner, tags) end
+    in_chunks('SREM', OWN .. 'held:' .. owner, tags)
+end
+
 -- The last step of settling: the message has its new place already.
-local function end_flight(held_key, tags)
+local function end_flight(owner, tags)
     in_chunks('HDEL', UNACKED, tags)
     in_chunks('ZREM', INDEX, tags)
     in_chunks('HDEL', ODD, tags)
-    in_chunks('SREM', held_key, tags)
+    let_go(owner, tags)
 end
 
 local function bury(token, record, list, envelope, now_ms)

@@ -22,7 +22,7 @@ for first = 1, #held, CHUNK do
     end
 end
 in_chunks('ZADD', INDEX, renewed)
-in_chunks('SREM', HELD, vanished)
+if #vanished > 0 then let_go(OWNER, vanished) end
 
 local tags = arguments_from(8)
 local lost = {}

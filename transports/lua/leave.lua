@@ -5,4 +5,5 @@
 if call('EXISTS', HELD) == 1 or call('HGET', SESSIONS, OWNER) ~= ARGV[6] .. ':' .. ARGV[7] then return 0 end
 call('ZREM', LEASES, OWNER)
 call('HDEL', SESSIONS, OWNER)
+call('DEL', STARTED)
 return 1

@@ -8,8 +8,9 @@ hear(now_ms, tonumber(ARGV[6]))
 local moved, more = move_due(now_ms)
 local recovered = 0
 
-local function recover(held_key)
-    local tags, bytes = call('SMEMBERS', held_key), 0
+-- What had been started when its owner died has one more crash; what only waited there has not.
+local function recover(owner)
+    local tags, bytes = call('SMEMBERS', OWN .. 'held:' .. owner), 0
     -- The youngest first, so that the oldest comes to stand at the very front.
     table.sort(tags, function(a, b) return a > b end)
     for _, tag in ipairs(tags) do
@@ -20,10 +21,11 @@ local function recover(held_key)
         local crashes, tail, list = read_tag(tag)
         local envelope = envelope_of(tag, tail)
         if envelope then
+            crashes = crashes + call('SISMEMBER', OWN .. 'started:' .. owner, tag)
             put(tag, list, 'F', envelope, crashes, now_ms)
             recovered, bytes = recovered + 1, bytes + #envelope
         end
-        end_flight(held_key, {tag})
+        end_flight(owner, {tag})
     end
 end
 
@@ -49,7 +51,7 @@ local lock = OWN .. 'recovery'
 if call('SET', lock, OWNER, 'NX', 'PX', 1000) or call('GET', lock) == OWNER then
     for owner, session in pairs(owners_with_sessions()) do
         if owner ~= OWNER and is_dead(owner, session) then
-            recover(OWN .. 'held:' .. owner)
+            recover(owner)
             if call('EXISTS', OWN .. 'held:' .. owner) == 0 then
                 call('ZREM', LEASES, owner)
                 call('HDEL', SESSIONS, owner)

@@ -23,5 +23,5 @@ for i, tag in ipairs(tags) do
     end
     if flags[i] == 1 then gone[#gone + 1] = tag end
 end
-end_flight(HELD, gone)
+end_flight(OWNER, gone)
 return lost

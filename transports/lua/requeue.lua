@@ -25,5 +25,5 @@ for i = first, last, step do
     end
     if flags[i] == 1 then gone[#gone + 1] = tags[i] end
 end
-end_flight(HELD, gone)
+end_flight(OWNER, gone)
 return lost
