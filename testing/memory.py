@@ -245,6 +245,10 @@ class MemoryTransport:
         with self._broker.lock:
             return len(self._exhume(tokens))
 
+    def warnings(self) -> list[str]:
+        """Nothing to warn of."""
+        return []
+
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""
         with self._broker.lock:

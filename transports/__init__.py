@@ -18,7 +18,8 @@ from .base import (
 from .registry import open_transport
 
 if TYPE_CHECKING:
-    from .redis_link import Command, Link, refusal
+    from .redis_link import Command, Link
+    from .redis_refusals import refusal
     from .redis_url import Endpoint, read_url
 
 __all__ = [
@@ -45,7 +46,7 @@ _LAZY = {
     "Endpoint": "redis_url",
     "Link": "redis_link",
     "read_url": "redis_url",
-    "refusal": "redis_link",
+    "refusal": "redis_refusals",
 }
 
 

@@ -215,6 +215,10 @@ class Transport(Protocol):
         """Delete dead letters; return how many. A token that names none is skipped."""
         ...
 
+    def warnings(self) -> list[str]:
+        """One sentence for each setting of the broker by which messages can get lost, and what to set instead."""
+        ...
+
     def close(self) -> None:
         """Leave: end this owner's lease if it holds nothing. Never raises."""
         ...

@@ -23,6 +23,7 @@ from typing import Any, Final
 from ..core.errors import TransportError
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .redis_claim import ClaimPlan
+from .redis_health import warnings_of
 from .redis_link import Command
 from .redis_names import Names
 from .redis_scripts import (
@@ -31,8 +32,8 @@ from .redis_scripts import (
     DELAY,
     EXTEND,
     MAINTAIN,
-    PURGE,
     MARK_STARTED,
+    PURGE,
     PURGE_DEAD,
     RECALL,
     REJECT,
@@ -116,12 +117,12 @@ class RedisTransport:
         lost = self._session.run(EXTEND, (), (self._session.token, self._session.lease_ms, *tags))
         return _settled(tags, lost)
 
-    def ack(self, acks: Sequence[Ack]) -> Settled:
     def mark_started(self, deliveries: Sequence[Delivery]) -> None:
         """Put their tags into this owner's set of what runs."""
         if deliveries:
             self._session.run(MARK_STARTED, (), [delivery.tag for delivery in deliveries])
 
+    def ack(self, acks: Sequence[Ack]) -> Settled:
         """Settle for good; successors are published in the same script."""
         tags = [ack.delivery.tag for ack in acks]
         successors: list[str | int | bytes] = []
@@ -196,6 +197,10 @@ class RedisTransport:
         """Delete dead letters, in bounded batches."""
         batches = (tokens[at : at + _DEAD_BATCH] for at in range(0, len(tokens), _DEAD_BATCH))
         return sum(int(self._session.run(PURGE_DEAD, (), batch)) for batch in batches)
+
+    def warnings(self) -> list[str]:
+        """Eviction and missing persistence, as far as the server lets us see its settings."""
+        return warnings_of(self._session.ask, self._session.shown)
 
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""

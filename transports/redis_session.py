@@ -16,7 +16,9 @@ from typing import Any, Final
 import hiredis
 
 from ..core.errors import ConfigError, TransportError
-from .redis_link import Command, Denied, Link, is_wrong_server, refusal
+from .redis_health import refuse_unfit
+from .redis_link import Command, Link
+from .redis_refusals import Denied, is_wrong_server, refusal
 from .redis_scripts import JOIN, LEAVE, Script
 from .redis_url import Endpoint
 
@@ -96,6 +98,10 @@ class Session:
         """Send commands in one write and return their replies. Raises TransportError, also for a refusal."""
         return self._checked(self._exchange(commands))
 
+    def ask(self, *commands: Command) -> list[Any]:
+        """Send commands in one write and return their replies, refusals among them. Raises TransportError."""
+        return self._exchange(commands)
+
     def wake_fd(self) -> int | None:
         """The wake-up connection's descriptor, or None."""
         return self._wake.fileno() if self._wake is not None else None
@@ -127,6 +133,7 @@ class Session:
         self._link = Link(self._endpoint)
         try:
             if self._owner:
+                refuse_unfit(self._link.call(("INFO", "server"))[0], self.shown)
                 self.run(JOIN, (), (self.token, self.lease_ms))
                 self._wake = self._open_wake(self._link)
         except BaseException:

@@ -206,6 +206,10 @@ class SqliteTransport:
         delete = "DELETE FROM qworker_messages WHERE id = ? AND state = 'dead'"
         return self._in_batches(lambda db, rows: sum(db.execute(delete, (row,)).rowcount for row in rows), tokens)
 
+    def warnings(self) -> list[str]:
+        """Nothing to warn of."""
+        return []
+
     def close(self) -> None:
         """Leave. What is still held stays until the lease ends."""
         if self._owner and self._file.is_open():
@@ -300,12 +304,12 @@ class SqliteTransport:
         )
         # The youngest first and reversed: with more than one batch, the oldest comes to stand at the very front.
         rows = [row for (row,) in db.execute(query, (self._owner, now, now, BATCH))][::-1]
+        crashed = "UPDATE qworker_messages SET crashes = crashes + 1 WHERE id = ? AND started = receipt"
+        db.executemany(crashed, [(row,) for row in rows])
         place(db, rows, front=True)
         gone = f"DELETE FROM qworker_owners WHERE owner <> ? AND owner NOT IN ({alive})"
         db.execute(gone, (self._owner, now, now))
         return len(rows)
-        crashed = "UPDATE qworker_messages SET crashes = crashes + 1 WHERE id = ? AND started = receipt"
-        db.executemany(crashed, [(row,) for row in rows])
 
     def _change(self, db: sqlite3.Connection, statement: str, values: tuple[Any, ...], tag: str) -> bool:
         """Run a statement that ends in _MINE; whether the message was still ours."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -11,7 +14,9 @@ from types import TracebackType
 class Proxy:
     """Forwards bytes both ways, one thread for each direction. A context manager.
 
-    All switches apply to every connection, present and future, until they are turned back.
+    All switches apply to every connection, present and future, until they are turned back: `swallows_replies`,
+    `is_black_hole` (nothing passes, nothing is closed), `latency_s` (before each piece, both ways), `trickles` (replies
+    arrive byte by byte, 20 ms apart).
     """
 
     def __init__(self, port: int) -> None:
@@ -23,8 +28,12 @@ class Proxy:
         self._deaf: bytes | None = None
         self._interruptions: list[tuple[bytes, Callable[[], object]]] = []
         self._lock = threading.Lock()
+        self._rewritten: tuple[bytes, bytes] | None = None
+        self._truncation: tuple[int, Callable[[socket.socket], None]] | None = None
         self.swallows_replies = False
         self.is_black_hole = False
+        self.latency_s = 0.0
+        self.trickles = False
 
     @property
     def url(self) -> str:
@@ -39,13 +48,28 @@ class Proxy:
         """Deliver nothing more to clients that have sent `marker`, while their connections stay open."""
         self._deaf = marker
 
+    def rewrite(self, pattern: bytes, replacement: bytes) -> None:
+        """Have every reply say `replacement` where it says `pattern`; of the same length, or replies would break."""
+        self._rewritten = (pattern, replacement)
+
+    def truncate(self, after: int, *, resets: bool = False, holds: bool = False) -> None:
+        """Once: deliver `after` bytes of the next reply, then close the connection, reset it, or say nothing more."""
+        self._truncation = (after, _hold if holds else _reset if resets else _hang_up)
+
     def cut(self) -> None:
         """Close every connection."""
+        self._end_all(_hang_up)
+
+    def reset(self) -> None:
+        """Have every client's connection reset, as a crashed host does when it is back."""
+        self._end_all(_reset)
+
+    def _end_all(self, end: Callable[[socket.socket], None]) -> None:
         with self._lock:
             pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
-                _hang_up(end)
+        for client, server in pairs:
+            end(client)
+            _hang_up(server)
 
     def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -74,13 +98,34 @@ class Proxy:
                     self._said[source] = self._said.get(source, b"") + data
                 if self.is_black_hole or (not from_client and self._is_withheld(sink)):
                     continue
+                time.sleep(self.latency_s)
                 if from_client:
-                    data = self._interrupted(data, sink)
-                sink.sendall(data)
+                    sink.sendall(self._interrupted(data, sink))
+                elif not self._deliver(data, sink):
+                    return
         except OSError:
             pass
         _hang_up(source)
         _hang_up(sink)
+
+    def _deliver(self, data: bytes, client: socket.socket) -> bool:
+        """Give a client its reply, or as much as it is to have; False when it gets nothing more."""
+        if self._rewritten is not None:
+            data = re.sub(*self._rewritten, data)
+        with self._lock:
+            truncation, self._truncation = self._truncation, None
+        if truncation is not None:
+            after, end = truncation
+            client.sendall(data[:after])
+            end(client)
+            return False
+        if self.trickles:
+            for byte in data:
+                client.sendall(bytes([byte]))
+                time.sleep(0.02)
+        else:
+            client.sendall(data)
+        return True
 
     def _is_withheld(self, client: socket.socket) -> bool:
         return self.swallows_replies or (self._deaf is not None and self._deaf in self._said.get(client, b""))
@@ -104,3 +149,16 @@ def _hang_up(end: socket.socket) -> None:
     except OSError:
         pass
     end.close()
+
+
+def _reset(end: socket.socket) -> None:
+    try:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it, which says nothing to the other side
+    except OSError:
+        pass
+    end.close()
+
+
+def _hold(end: socket.socket) -> None:
+    """Leave it open."""
