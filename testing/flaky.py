@@ -22,6 +22,11 @@ class FlakyTransport:
         self._before: Counter[str] = Counter()
         self._after: Counter[str] = Counter()
         self._down = False
+        self._answers: dict[str, Any] = {}
+
+    def answer(self, verb: str, reply: Any) -> None:
+        """Let calls of `verb` do nothing and return `reply`, as a deaf connection does; None ends that."""
+        self._answers[verb] = reply
 
     def fail_before(self, verb: str, times: int = 1) -> None:
         """Let the next `times` calls of `verb` fail without having been carried out."""
@@ -48,6 +53,8 @@ class FlakyTransport:
             self.calls[name] += 1
             if self._down or self._take(self._before, name):
                 raise TransportError(f"the test lets {name} fail before it is carried out")
+            if self._answers.get(name) is not None:
+                return self._answers[name]
             result = found(*args, **kwargs)
             if self._take(self._after, name):
                 raise TransportError(f"the test loses the reply of {name}")

@@ -26,11 +26,14 @@ from ..core.errors import ConfigError, TransportError
 from ..pool import Channel, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
+from .hearing import Hearing, Verdict
 from .ledger import Ledger
 from .link import Link
 from .mailbox import Letter, Mailbox
+from .marks import Marks
 from .outcomes import Death, Outcomes
 from .settler import Settler
+from .suspects import judge
 
 logger = logging.getLogger("qworker.worker")
 
@@ -38,6 +41,8 @@ logger = logging.getLogger("qworker.worker")
 LAST_WORDS_S: Final = 10.0
 #: A window of long tasks is refilled one by one: the round trips do not matter there.
 SMALL_WINDOW: Final = 32
+#: The longest sleep: the master sees by the beat of the turns that this thread lives.
+LONGEST_SLEEP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Consumer:
         *,
         burst: bool = False,
         quota: Callable[[], int | None] = lambda: None,
+        deaf_timeout_s: float = 30.0,
     ) -> None:
         self._link = link
         self._ledger = ledger
@@ -75,6 +81,8 @@ class Consumer:
         self._clock = clock
         self._notify = notify
         self._dispatcher = Dispatcher(ledger, pace, clock, quota=quota, on_spent=self._on_spent)
+        self._final_tasks = final_tasks
+        self._marks = Marks(ledger, self._dispatcher, table, clock)
         self._enforcer = Enforcer(ledger, self._dispatcher, table, clock, self._signal_child)
         self._outcomes = Outcomes(
             ledger,
@@ -87,9 +95,12 @@ class Consumer:
             self._enforcer.started,
             final_tasks,
         )
+        self._hearing = Hearing(lambda: not link.is_dry(), deaf_timeout_s)
+        self._deaf_timeout_s = deaf_timeout_s
         self._selector = selectors.DefaultSelector()
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, None)
         self._wake_fd: int | None = None
+        self.beat = clock.monotonic()  # when the last turn began; read by the master
         self._is_fetching = True
         self._is_stopped = False
         self._drained_at: float | None = None
@@ -116,18 +127,26 @@ class Consumer:
         """How many children work, and how many messages wait in the buffer. Any thread; a snapshot."""
         return sum(seat.load > 0 for seat in list(self._dispatcher.seats.values())), self._ledger.held
 
+    def last_fetch_age_s(self) -> float:
+        """How long ago the broker last answered a fetch, with messages or without. Any thread."""
+        return self._clock.monotonic() - self._link.fetched_at
+
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
+        self.beat = self._clock.monotonic()
         woke = self._wait()
-        now = self._clock.monotonic()
+        self.beat = now = self._clock.monotonic()
         try:
             self._tell_broker(now, woke)
         except TransportError as error:
             self._watch_wake(None)
+            self._hearing.is_excused()
             self._link.broke(error)
+        self._judge_suspects()
         self._enforcer.enforce(now)
         self._dispatcher.rebalance(now)
-        self._dispatcher.dispatch()
+        if not self._settler.is_full:
+            self._dispatcher.dispatch()
         self._watch_backlogs()
         for seat in self._dispatcher.seats.values():
             if seat.is_retired:
@@ -160,8 +179,11 @@ class Consumer:
             self._link.next_at(fetching=self._want() > 0),
             self._dispatcher.rebalance_at(now),
             self._enforcer.next_at(),
+            self._hearing.next_at(),
+            now + LONGEST_SLEEP_S,
         )
         if self._link.is_up:
+            at = min(at, self._marks.next_at())
             if self._settler.is_due(now, idle=self._is_idle()):
                 return 0.0
             at = min(at, self._settler.due_at() or math.inf)
@@ -197,10 +219,31 @@ class Consumer:
             self._outcomes.grant_begins()
         if self._settler.is_due(now, idle=self._is_idle()):
             self._settler.flush()
-        got = self._link.fetch(self._want(), now)
+        self._marks.mark(self._link.transport)
+        want = self._want()
+        got = self._link.fetch(want, now)
+        self._listen(now, want, got)
         if self._burst and not got and not len(self._ledger) and self._dispatcher.working() and self._link.is_dry():
             self._burst = False
             self._notify(Notice("dry"))
+
+    def _listen(self, now: float, want: int, got: int) -> None:
+        """Notice when messages wait that never come. Raises TransportError, also to have the connection made anew."""
+        if got:
+            self._hearing.heard()
+        elif want <= 0:
+            self._hearing.is_excused()
+        else:
+            self._hearing.silence(now)
+        verdict = self._hearing.check(now)
+        if verdict is Verdict.REBUILD:
+            raise TransportError(f"messages wait, and for {self._deaf_timeout_s:g} s none has come")
+        if verdict is Verdict.GIVE_UP:
+            logger.critical(
+                "messages wait, and none comes although the connection was made anew: this worker is deaf and ends; "
+                "what it holds goes back"
+            )
+            self._notify(Notice("deaf"))
 
     def _connect(self, now: float) -> bool:
         self._watch_wake(None)
@@ -231,13 +274,19 @@ class Consumer:
 
     def _want(self) -> int:
         """How many messages the window has room for. A large one is refilled by halves, so that fetches stay large."""
-        if not self._is_fetching:
+        if not self._is_fetching or self._settler.is_full:
             return 0
         children = min(len(self._dispatcher.working()), self._dispatcher.most_busy)
         window = self._pace.window(children)
         free = window - len(self._ledger)
         enough = window // 2 if window > SMALL_WINDOW else 1
         return free if free >= enough or (free > 0 and not self._ledger.held) else 0
+
+    def _judge_suspects(self) -> None:
+        """End what has crashed too often; the rest goes to the front, where it came from."""
+        for entry in reversed(self._ledger.take_suspects()):
+            if not judge(entry, self._settler, self._final_tasks):
+                self._ledger.put_back([entry])
 
     def _is_idle(self) -> bool:
         """Whether no child is at work: then nothing is gained by letting settlements wait for company."""

@@ -35,6 +35,8 @@ class Seat:
         "left",
         "limits",
         "load",
+        "look_at",
+        "marked_at",
         "memory_cause",
         "progress_at",
         "stack",
@@ -54,6 +56,8 @@ class Seat:
         self.condemned_for = 0  # the message for which this child is being killed
         self.load = 0
         self.progress_at = 0.0
+        self.marked_at = -1.0  # the `progress_at` since which its run is marked as started
+        self.look_at = 0.0  # when to look whether it runs, if it did not when last looked at
 
 
 class Dispatcher:

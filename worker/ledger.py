@@ -47,6 +47,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
         self._buffer: deque[Entry] = deque()
+        self._suspects: list[Entry] = []
         self._next = 1
 
     def __len__(self) -> int:
@@ -59,12 +60,17 @@ class Ledger:
         return len(self._buffer)
 
     def receive(self, deliveries: Iterable[Delivery]) -> None:
-        """Enter what was just reserved, at the end of the buffer."""
+        """Enter what was just reserved, at the end of the buffer; what has crashed before, among the suspects."""
         for delivery in deliveries:
             entry = Entry(self._next, delivery)
             self._entries[entry.seq] = entry
-            self._buffer.append(entry)
+            (self._suspects if delivery.crashes else self._buffer).append(entry)
             self._next += 1
+
+    def take_suspects(self) -> list[Entry]:
+        """Remove and return what has crashed before, oldest first: to be settled, or put back to the buffer."""
+        suspects, self._suspects = self._suspects, []
+        return suspects
 
     def take(self) -> Entry:
         """Remove and return the next buffered entry. IndexError when there is none."""

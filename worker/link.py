@@ -63,6 +63,7 @@ class Link:
         self._maintain_at = 0.0
         self._look_at = 0.0  # when to look at the queues again
         self._arm = False  # whether the next look also arms the wake-up
+        self.fetched_at = clock.monotonic()  # when the broker last answered a fetch
 
     def connect_if_due(self, now: float) -> bool:
         """Try to connect when it is time; True when the link has just come up.
@@ -171,6 +172,7 @@ class Link:
             return 0
         deliveries = self._reserve(want)
         self._ledger.receive(deliveries)
+        self.fetched_at = self._clock.monotonic()
         if deliveries:
             # A full answer means that there is more; a short one that the queues are probably empty now.
             self._arm = len(deliveries) < want

@@ -367,6 +367,9 @@ class Master:
         self._is_consumer_gone = True
         self._fail(ExitCode.UNREACHABLE)
 
+    def _on_deaf(self, notice: Notice) -> None:
+        self._fail(ExitCode.INTERNAL)
+
     def _on_failed(self, notice: Notice) -> None:
         self._is_consumer_gone = True
         self._fail(ExitCode.INTERNAL)
@@ -439,5 +442,6 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "drained": Master._on_drained,
     "refused": Master._on_refused,
     "unreachable": Master._on_unreachable,
+    "deaf": Master._on_deaf,
     "failed": Master._on_failed,
 }

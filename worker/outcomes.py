@@ -10,7 +10,7 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import TimeLimitExceeded, WorkerLostError
@@ -20,11 +20,9 @@ from ..tasks import Action, Outcome, identify, lost_outcome
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .settler import Settler
+from .suspects import MAX_CRASHES
 
 logger = logging.getLogger("qworker.worker")
-
-#: A message whose children have died this often goes to the dead-letter store (P5).
-MAX_CRASHES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class Outcomes:
             seat.channel.tell(Tell.PAYLOAD, seq, entry.delivery.raw if entry else b"")
         elif kind is Say.STATE:
             task_id, meta = unpack_state(payload)
-            self._settler.result(self._ledger.get(seq), StoredResult(task_id, meta, False))
+            self._settler.state(self._ledger.get(seq), StoredResult(task_id, meta, False))
         elif kind is Say.LIMITS:
             self._on_limits(seat, seq, unpack_limits(payload))
         elif kind is Say.READY:

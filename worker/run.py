@@ -106,6 +106,7 @@ class _Builder:
             table,
             final,
             burst=self._options.burst,
+            deaf_timeout_s=conf["worker_deaf_timeout"],
             quota=partial(quota, conf["worker_max_tasks_per_child"], conf["worker_recycle_jitter"], random.Random()),
         )
         self._greet(config, size)

@@ -26,6 +26,10 @@ FULL: Final = 256
 FLUSH_S: Final = 0.005
 #: How long a result store may be out of reach before its results are given up, so that messages can be acked.
 RESULT_BUDGET_S: Final = 10.0
+#: Above this many bytes of results and successors that cannot be sent, no more work is taken on (P9).
+FULL_BYTES: Final = 64 * 1024 * 1024
+#: What one result costs besides its bytes.
+_RESULT_OVERHEAD: Final = 256
 _FIRST_RESULT_RETRY_S: Final = 0.5
 _LONGEST_RESULT_RETRY_S: Final = 60.0
 
@@ -45,6 +49,8 @@ class Settler:
         self._publish: list[Envelope] = []
         self._since: float | None = None
         self._count = 0
+        self._result_bytes = 0
+        self._successor_bytes = 0
         self._results_down_since: float | None = None
         self._results_retry_at = 0.0
         self._given_up = False
@@ -56,10 +62,23 @@ class Settler:
         """How many things wait for a flush."""
         return self._count
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for a broker or a result store that is away that nothing more may be started."""
+        return self._result_bytes + self._successor_bytes >= FULL_BYTES
+
+    def state(self, entry: Entry | None, result: StoredResult) -> None:
+        """Store an intermediate state: a task may report any number of them, so none is kept when there is no room."""
+        if self.is_full:
+            self.dropped_results += 1
+        else:
+            self.result(entry, result)
+
     def result(self, entry: Entry | None, result: StoredResult) -> None:
         """Store this, unless `entry` turns out to be somebody else's before it is sent."""
         if self._store is not None:
             self._results.append((entry, result))
+            self._result_bytes += len(result.meta) + _RESULT_OVERHEAD
             self._note()
 
     def ack(self, entry: Entry, successors: Sequence[Envelope] = ()) -> None:
@@ -70,6 +89,7 @@ class Settler:
             self._ledger.forget(entry)
         else:
             self._acks.append((entry, Ack(entry.delivery, successors)))
+        self._successor_bytes += sum(len(envelope.raw) for envelope in successors)
         self._note()
 
     def requeue(self, entry: Entry, *, crashed: bool = False, due: float | None = None) -> None:
@@ -137,6 +157,7 @@ class Settler:
             self._rejects = []
         self._since = None
         self._count = 0
+        self._successor_bytes = 0
 
     def _must_wait(self) -> bool:
         """Whether results hold everything up: their store is out of reach and its time is not over."""
@@ -169,7 +190,7 @@ class Settler:
         self._results_retry_at = 0.0
         self._given_up = False
         self._results_wait_s = _FIRST_RESULT_RETRY_S
-        self._results = []
+        self._forget_results()
         return True
 
     def _results_failed(self, error: ResultStoreError, now: float) -> bool:
@@ -189,7 +210,11 @@ class Settler:
 
     def _drop_results(self) -> None:
         self.dropped_results += len(self._results)
+        self._forget_results()
+
+    def _forget_results(self) -> None:
         self._results = []
+        self._result_bytes = 0
 
     def _note(self) -> None:
         self._count += 1

@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Sequence
 
+from qworker.core.errors import ResultStoreError
 from qworker.pool import Channel, Pace, Say, SlotTable
 from qworker.pool.wire import PACKET, RECORD, Work, pack_outcome, pack_record
 from qworker.results import StoredResult
@@ -61,10 +62,13 @@ class Memory:
 
     def __init__(self) -> None:
         self.stored: list[StoredResult] = []
+        self.is_down = False
 
     def connect(self) -> None: ...
 
     def store(self, results: Sequence[StoredResult]) -> None:
+        if self.is_down:
+            raise ResultStoreError("the test has taken the result store away")
         self.stored += results
 
     def fetch(self, task_id: str) -> bytes | None: ...

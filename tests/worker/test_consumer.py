@@ -7,9 +7,12 @@ import json
 import pytest
 
 from qworker.pool import Say, Tell
+from qworker.pool.wire import pack_state
+from qworker.results import StoredResult
 from qworker.tasks import Action, Outcome
 from qworker.transports import Envelope
 from qworker.worker.outcomes import Death
+from qworker.worker.settler import FULL_BYTES
 
 from support.consumer_bench import Bench, FakeChild, message
 
@@ -294,3 +297,151 @@ def test_a_quiet_worker_fetches_nothing_until_it_is_resumed(bench: Bench) -> Non
     bench.clock.advance(3)
     bench.turn()
     assert child.read() is not None
+
+
+def test_what_has_run_for_a_moment_is_marked_and_what_waits_is_not(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a", "b")
+    bench.turn()
+    seq = started(child)
+    bench.table.begin(child.channel.slot, seq, bench.clock.monotonic(), b"a t")
+    bench.turn()
+    assert bench.transport.calls["mark_started"] == 0
+    bench.turn(6)
+    assert bench.transport.calls["mark_started"] == 1
+    bench.other.connect()
+    bench.clock.advance(31)
+    bench.other.maintain()
+    back = bench.other.reserve(["q"], 10)
+    assert {json.loads(d.raw)["headers"]["id"]: d.crashes for d in back} == {"a": 1, "b": 0}
+
+
+def test_short_tasks_are_never_marked(bench: Bench) -> None:
+    child = bench.child()
+    for _ in range(50):
+        bench.publish("x")
+        bench.turn(1)
+        if (read := child.read()) is not None:
+            bench.table.begin(child.channel.slot, read[0], bench.clock.monotonic(), b"x t")
+            bench.clock.advance(0.010)
+            child.done(read[0])
+        bench.turn(1)
+    assert bench.consumer.load()[0] <= 1
+    assert bench.transport.calls["mark_started"] == 0
+
+
+def test_a_mark_that_did_not_arrive_is_made_after_the_reconnect(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    bench.table.begin(child.channel.slot, started(child), bench.clock.monotonic(), b"a t")
+    bench.transport.fail_before("mark_started")
+    bench.turn(6)
+    bench.clock.advance(1)
+    bench.turn()
+    assert bench.transport.calls["mark_started"] == 2
+
+
+def crashed_with_its_worker(bench: Bench, times: int) -> None:
+    """Publish "a" and let `times` workers die with it, in a row."""
+    bench.publish("a")
+    bench.other.connect()
+    for _ in range(times):
+        (delivery,) = bench.other.reserve(["q"], 1)
+        bench.other.requeue([delivery], crashed=True)
+
+
+def test_a_message_that_took_three_workers_down_reaches_no_child(bench: Bench) -> None:
+    crashed_with_its_worker(bench, 3)
+    child = bench.child()
+    bench.turn()
+    assert child.read() is None
+    (dead,) = bench.transport.dead_letters()
+    assert (dead.reason, dead.crashes, dead.raw) == ("crashed", 3, message("a"))
+    assert "worker" in dead.details["cause"]
+    assert json.loads(bench.store.stored[-1].meta)["status"] == "FAILURE"
+    assert len(bench.ledger) == 0
+
+
+def test_a_message_that_took_two_workers_down_runs_first(bench: Bench) -> None:
+    crashed_with_its_worker(bench, 2)
+    bench.publish("b")
+    child = bench.child()
+    bench.turn()
+    assert (child.read() or (0, b""))[1] == message("a")
+
+
+def test_nothing_more_is_started_while_too_much_waits_to_be_sent(bench: Bench) -> None:
+    child = bench.child()
+    bench.store.is_down = True
+    bench.settler.result(None, StoredResult("large", b"x" * FULL_BYTES, True))
+    bench.publish("b")
+    bench.turn()
+    assert child.read() is None
+    bench.store.is_down = False
+    bench.clock.advance(2)
+    bench.turn()
+    assert child.read() is not None
+
+
+def test_states_are_dropped_when_there_is_no_room_and_outcomes_are_not(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    bench.transport.go_down()
+    bench.settler.result(None, StoredResult("large", b"x" * FULL_BYTES, True))
+    child.talk.sendall(pack_state(1, "a", b"progress"))
+    bench.turn()
+    assert bench.settler.dropped_results == 1
+    child.done(started(child), Outcome(Action.ACK, "a", b"{}", True))
+    bench.turn()
+    bench.transport.come_back()
+    bench.clock.advance(20)
+    bench.turn()
+    assert [result.task_id for result in bench.store.stored] == ["large", "a"]
+
+
+def test_a_worker_that_hears_nothing_makes_its_connection_anew_and_then_gives_up(bench: Bench) -> None:
+    bench.child()
+    deaf = bench.transport
+    deaf.answer("reserve", [])
+    bench.publish("a")
+    connects = deaf.calls["connect"]
+    for _ in range(60):
+        bench.clock.advance(1)
+        bench.turn(1)
+    assert deaf.calls["connect"] == connects + 1
+    assert "deaf" not in bench.kinds()
+    for _ in range(60):
+        bench.clock.advance(1)
+        bench.turn(1)
+    assert "deaf" in bench.kinds()
+
+
+def test_a_worker_that_hears_again_after_its_connection_was_made_anew_goes_on(bench: Bench) -> None:
+    child = bench.child()
+    bench.transport.answer("reserve", [])
+    bench.publish("a")
+    for _ in range(50):
+        bench.clock.advance(1)
+        bench.turn(1)
+    bench.transport.answer("reserve", None)
+    for _ in range(50):
+        bench.clock.advance(1)
+        bench.turn(1)
+    assert child.read() is not None
+    assert "deaf" not in bench.kinds()
+
+
+@pytest.mark.parametrize("excuse", ["empty", "quiet", "busy"])
+def test_silence_is_no_deafness_when_nothing_waits_or_nothing_is_wanted(bench: Bench, excuse: str) -> None:
+    bench.child()
+    if excuse == "quiet":
+        bench.mailbox.post("quiet")
+    if excuse != "empty":
+        bench.publish(*"abcdefghijkl")
+    for _ in range(200):
+        bench.clock.advance(1)
+        bench.turn(1)
+    assert bench.transport.calls["connect"] == 1
+    assert "deaf" not in bench.kinds()
