@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ..core.errors import ResultStoreError
+from ..core.sqlite_begin import begin
 from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
 from .meta import compress, decompress, is_ready, status_of
@@ -120,7 +121,7 @@ class SqliteResultStore:
         return _key(result.task_id), result.is_success, expires, compress(result.meta, self._compression), now
 
     def _write(self, db: sqlite3.Connection, rows: Sequence[tuple[object, ...]], now: float) -> None:
-        db.execute("BEGIN IMMEDIATE")
+        begin(db, _LOCK_WAIT_S)
         try:
             db.executemany(_STORE, rows)
             self._purge(db, now)

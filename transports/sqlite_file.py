@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ..core.errors import ConfigError, TransportError
+from ..core.sqlite_begin import begin
 
 _T = TypeVar("_T")
 
@@ -77,7 +78,7 @@ class DatabaseFile:
 
     def write(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do something in one write transaction, entirely or not at all. Raises TransportError."""
-        return self._attempt(lambda db: _transaction(db, action))
+        return self._attempt(lambda db: _transaction(db, action, self._lock_wait_s))
 
     def close(self) -> None:
         """Close the connection; one that a fork brought along is left alone. Never raises."""
@@ -155,7 +156,7 @@ class DatabaseFile:
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Create the tables in a new file; refuse a file that a later version has made."""
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'qworker_dead'").fetchone():
-            _transaction(db, _create)
+            _transaction(db, _create, self._lock_wait_s)
         (version,) = db.execute("SELECT max(version) FROM qworker_schema").fetchone()
         if version > _VERSION:
             raise ConfigError(
@@ -163,7 +164,7 @@ class DatabaseFile:
                 f"version knows {_VERSION}; use the later version, or another file"
             )
         if _missing(db):
-            _transaction(db, _add)
+            _transaction(db, _add, self._lock_wait_s)
 
 
 def path_of(url: str) -> str:
@@ -204,8 +205,8 @@ def _add(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-def _transaction(db: sqlite3.Connection, action: Callable[[sqlite3.Connection], _T]) -> _T:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, action: Callable[[sqlite3.Connection], _T], wait_s: float) -> _T:
+    begin(db, wait_s)
     try:
         result = action(db)
         db.execute("COMMIT")

@@ -1,0 +1,64 @@
+"""Whoever waits for a SQLite file's lock gets it soon after it is free, however busy the others are."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from qworker.core.sqlite_begin import begin
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "t.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (x)")
+    yield path
+
+
+def test_the_lock_is_had_soon_after_a_long_wait(path: Path) -> None:
+    """After half a second SQLite itself would look only ten times a second."""
+    freed_at = 0.0
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+
+        def free() -> None:
+            nonlocal freed_at
+            time.sleep(0.53)
+            freed_at = time.monotonic()
+            holder.execute("COMMIT")
+
+        thread = threading.Thread(target=free)
+        thread.start()
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            begin(db, 10.0)
+            had_at = time.monotonic()
+        thread.join()
+    assert had_at - freed_at < 0.03
+
+
+def test_the_wait_has_an_end_and_other_statements_go_on_waiting_as_before(path: Path) -> None:
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as holder,
+        closing(sqlite3.connect(path, isolation_level=None)) as db,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            begin(db, 0.1)
+        assert 0.1 <= time.monotonic() - began < 1.0
+        assert db.execute("PRAGMA busy_timeout").fetchone() == (100,)
+
+
+def test_another_error_is_not_waited_for(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+            begin(db, 10.0)
