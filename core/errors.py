@@ -45,7 +45,12 @@ class AppImportError(ConfigError):
 
 
 class TransportError(QWorkerError):
-    """The broker could not be reached or did not answer in time; nothing is known to have changed there."""
+    """The broker could not be reached or did not answer in time; nothing is known to have changed there.
+
+    `nothing_sent` says that it certainly has not: what was asked for may be asked for again.
+    """
+
+    nothing_sent = False
 
 
 class LeaseLost(TransportError):

@@ -15,11 +15,13 @@ from .base import (
     Settled,
     Transport,
 )
+from .options import broker_options, tls_options
 from .registry import open_transport
 
 if TYPE_CHECKING:
     from .redis_link import Command, Link
-    from .redis_refusals import refusal
+    from .redis_refusals import is_wrong_server, refusal
+    from .redis_sentinel import open_link
     from .redis_url import Endpoint, read_url
 
 __all__ = [
@@ -35,9 +37,13 @@ __all__ = [
     "Rejection",
     "Settled",
     "Transport",
+    "broker_options",
+    "is_wrong_server",
+    "open_link",
     "open_transport",
     "read_url",
     "refusal",
+    "tls_options",
 ]
 
 # The connection to Redis, for the result store: loaded when it is asked for.
@@ -45,6 +51,8 @@ _LAZY = {
     "Command": "redis_link",
     "Endpoint": "redis_url",
     "Link": "redis_link",
+    "is_wrong_server": "redis_refusals",
+    "open_link": "redis_sentinel",
     "read_url": "redis_url",
     "refusal": "redis_refusals",
 }

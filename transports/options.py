@@ -7,13 +7,17 @@ accepted, because an existing configuration has to load.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ..core.errors import ConfigError
 from ..core.settings_values import Converter, nearest
+from ..core.urls import scheme_of
 
-# Accepted everywhere, without an effect. `visibility_timeout`: what we hold is renewed for as long as we hold it.
+logger = logging.getLogger("qworker.transports")
+
+# Accepted everywhere, without an effect where an adapter's own table does not name them.
 IDLE_OPTIONS: Final = frozenset(
     {
         "ack_emulation",
@@ -27,6 +31,7 @@ IDLE_OPTIONS: Final = frozenset(
         "polling_interval",
         "reauth_check_interval",
         "retry_on_timeout",
+        "sentinel_fanout_compat",
         "unacked_mutex_expire",
         "unacked_restore_interval",
         "unacked_restore_limit",
@@ -36,23 +41,48 @@ IDLE_OPTIONS: Final = frozenset(
 )
 
 
+def broker_options(conf: Any) -> dict[str, Any]:
+    """Return an application's `broker_transport_options`, with `broker_use_ssl` among them where the broker is a Redis.
+
+    `conf` are its settings, an object or a dict. Options win over `broker_use_ssl`. Raises ConfigError.
+    """
+    options = dict(conf["broker_transport_options"])
+    if not scheme_of(conf["broker_url"]).startswith(("redis", "sentinel")):
+        return options
+    return {**tls_options(conf["broker_use_ssl"], "broker_use_ssl"), **options}
+
+
+def tls_options(use_ssl: Any, name: str) -> dict[str, Any]:
+    """Return the transport options that stand for `use_ssl`: a dict of them, or whether to use TLS at all."""
+    if use_ssl is None or isinstance(use_ssl, bool):
+        return {"ssl": True} if use_ssl else {}
+    if isinstance(use_ssl, Mapping):
+        return {"ssl": True, **use_ssl}
+    raise ConfigError(f"{name} must be True, False, or a dict such as {{'ssl_cert_reqs': 'required'}}")
+
+
 def read_options(
-    given: Mapping[str, Any], table: Mapping[str, Converter], problems: list[str] | None = None
+    given: Mapping[str, Any],
+    table: Mapping[str, Converter],
+    problems: list[str] | None = None,
+    *,
+    where: str = "broker_transport_options",
 ) -> dict[str, Any]:
     """Return the options that `table` names, converted; options that are None count as not given.
 
-    `problems` are those found before, in the URL. Raises ConfigError with one sentence for each problem.
+    `problems` are those found before, in the URL; `where` is what the user calls these options. Raises ConfigError with
+    one sentence for each problem.
     """
     found: dict[str, Any] = {}
     problems = list(problems or ())
     for name, value in given.items():
         if name not in table:
-            problems.extend(_unknown(name, table))
+            problems.extend(_unknown(name, table, where))
         elif value is not None:
             try:
                 found[name] = table[name](value)
             except ValueError as problem:
-                problems.append(f"broker_transport_options[{name!r}] {problem}")
+                problems.append(f"{where}[{name!r}] {problem}")
     if problems:
         raise ConfigError(*problems)
     return found
@@ -79,7 +109,8 @@ def steps(value: Any) -> tuple[int, ...]:
     return numbers
 
 
-def _unknown(name: str, table: Iterable[str]) -> list[str]:
+def _unknown(name: str, table: Iterable[str], where: str) -> list[str]:
     if name in IDLE_OPTIONS:
+        logger.debug("%s: %s has no meaning here", where, name)
         return []
-    return [f"broker_transport_options has no {name!r}{nearest(name, {*table, *IDLE_OPTIONS})}"]
+    return [f"{where} has no {name!r}{nearest(name, {*table, *IDLE_OPTIONS})}"]

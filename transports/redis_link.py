@@ -13,16 +13,15 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 import hiredis
 
 from ..core.errors import TransportError
 from .redis_refusals import refusal
+from .redis_socket import open_socket, unreachable
 from .redis_url import Endpoint
-
-if TYPE_CHECKING:
-    import ssl
 
 Command = Sequence[str | int | float | bytes]
 _T = TypeVar("_T")
@@ -32,9 +31,9 @@ _pack: Final = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)
 
 _NOTHING: Final = object()
 _READ_SIZE: Final = 1 << 18
-#: A reply may take as long as it likes while this much of it arrives within each time-out.
-_PROGRESS: Final = 1 << 16
-#: The slowest broker connection that still counts as working, for large messages on their way out.
+#: Larger ones take noticeable time to send.
+_LARGE: Final = 1 << 18
+#: The slowest broker connection that still counts as working, for large messages on their way out and in.
 _SLOWEST_BYTES_PER_S: Final = 1 << 20
 
 
@@ -46,8 +45,14 @@ class Link:
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(_READ_SIZE)
         self._used_at = time.monotonic()
-        self._socket = _connect(endpoint)
+        self._has_written = False
+        self._socket = self._connect()
         self._handshake()
+
+    @property
+    def shown(self) -> str:
+        """Who is at the other end, without secrets."""
+        return self._endpoint.shown
 
     def fileno(self) -> int:
         """The socket's descriptor, for `select`; -1 when closed."""
@@ -56,10 +61,16 @@ class Link:
     def call(self, *commands: Command) -> list[Any]:
         """Send the commands in one piece and return their replies in order; a refusal is an exception among them.
 
-        Raises TransportError when the server does not answer.
+        Takes as long as the time-out at most, and a second more for each MiB. Raises TransportError when the server
+        does not answer; its `nothing_sent` tells whether any of the commands can have reached it.
         """
         payload = b"".join([_pack(tuple(command)) for command in commands])
-        return self._guarded(lambda: self._exchange(payload, len(commands)))
+        self._has_written = False
+        try:
+            return self._guarded(lambda: self._exchange(payload, len(commands)))
+        except TransportError as error:
+            error.nothing_sent = not self._has_written
+            raise
 
     def send(self, command: Command) -> None:
         """Send a command whose reply `receive` or `skim` will meet."""
@@ -81,21 +92,23 @@ class Link:
         """Whether a command may be sent: the server may have closed a connection that was idle, and a firewall
         forgotten it.
 
-        Asks the kernel after a second of silence and the server after `health_check_interval`. Nothing is lost by a no.
+        Asks the kernel, and after `health_check_interval` the server. Nothing is lost by a no.
         """
-        idle_s = now - self._used_at
-        if self._socket.fileno() < 0:
+        if self._socket.fileno() < 0 or self._is_closed_by_peer():
             return False
-        if idle_s < 1.0:
-            return True
-        if self._is_closed_by_peer():
-            return False
-        if not 0 < self._endpoint.check_after_s < idle_s:
+        if not 0 < self._endpoint.check_after_s < now - self._used_at:
             return True
         try:
             return not isinstance(self.call(("PING",))[0], hiredis.ReplyError)
         except TransportError:
             return False
+
+    def twin_endpoint(self) -> Endpoint:
+        """For another connection to the very same server, however names and roles have changed meanwhile."""
+        if self._endpoint.path:
+            return self._endpoint
+        host, port = self._socket.getpeername()[:2]
+        return replace(self._endpoint, address=(host, port))
 
     def close(self) -> None:
         """Close the descriptor. Says nothing to the server: a forked child may call it. Never raises."""
@@ -104,9 +117,21 @@ class Link:
         except OSError:
             pass
 
+    def _connect(self) -> socket.socket:
+        try:
+            return open_socket(self._endpoint)
+        except OSError as error:
+            raise unreachable(error, self._endpoint, self._endpoint.connect_timeout_s) from error
+
     def _handshake(self) -> None:
         commands = list(_greetings(self._endpoint))
-        for command, reply in zip(commands, self.call(*commands), strict=True):
+        try:
+            replies = self.call(*commands)
+        except TransportError as error:
+            if self._endpoint.tls is None and isinstance(error.__cause__, ConnectionResetError):
+                raise TransportError(f"{error} (if it speaks TLS only, write rediss://)") from error.__cause__
+            raise
+        for command, reply in zip(commands, replies, strict=True):
             # A name is for people who look at CLIENT LIST; not being allowed to set it is no reason to fail.
             if isinstance(reply, hiredis.ReplyError) and command[0] != "CLIENT":
                 self.close()
@@ -114,27 +139,46 @@ class Link:
 
     def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
         self._used_at = time.monotonic()
-        if len(payload) > _READ_SIZE:
-            self._socket.settimeout(self._endpoint.timeout_s + len(payload) / _SLOWEST_BYTES_PER_S)
-            self._socket.sendall(payload)
-            self._socket.settimeout(self._endpoint.timeout_s)
-        else:
-            self._socket.sendall(payload)
-        return [self._reply() for _ in range(wanted)]
+        deadline = self._used_at + self._endpoint.timeout_s
+        if len(payload) > _LARGE:
+            deadline += len(payload) / _SLOWEST_BYTES_PER_S
+            self._socket.settimeout(deadline - self._used_at)
+        self._send(payload)
+        return self._replies(wanted, deadline, is_late=len(payload) > _LARGE)
 
-    def _reply(self) -> Any:
-        reply = self._reader.gets()
-        if reply is _NOTHING:
-            deadline, fresh = time.monotonic() + self._endpoint.timeout_s, 0
-            while reply is _NOTHING:
-                size = self._receive()
-                fresh += size
-                if fresh >= _PROGRESS:
-                    deadline, fresh = time.monotonic() + self._endpoint.timeout_s, 0
-                elif time.monotonic() > deadline:
-                    raise TimeoutError
-                reply = self._reader.gets()
-        return reply
+    def _send(self, payload: bytes) -> None:
+        """Send all of it, and note when the first byte may have left."""
+        if isinstance(self._socket, socket.socket) and type(self._socket) is not socket.socket:
+            self._has_written = True  # TLS: what an attempt that failed has written is not known
+            self._socket.sendall(payload)
+            return
+        sent = self._socket.send(payload)
+        self._has_written = True
+        if sent < len(payload):
+            self._socket.sendall(memoryview(payload)[sent:])
+
+    def _replies(self, wanted: int, deadline: float, *, is_late: bool) -> list[Any]:
+        """Read `wanted` replies. `is_late`: time has passed since the deadline was set.
+
+        The socket's own time-out begins anew with each piece that arrives, so that it is cut to what is left. Not
+        before the first piece, which nearly always is the only one: setting it is a system call.
+        """
+        replies: list[Any] = []
+        is_cut = is_late
+        while len(replies) < wanted:
+            reply = self._reader.gets()
+            if reply is not _NOTHING:
+                replies.append(reply)
+                continue
+            if is_late:
+                is_cut = True
+                self._socket.settimeout(_left(deadline))
+            size = self._receive()
+            deadline += size / _SLOWEST_BYTES_PER_S
+            is_late = True
+        if is_cut:
+            self._socket.settimeout(self._endpoint.timeout_s)
+        return replies
 
     def _receive_until(self, deadline: float) -> Any:
         # What the parser already holds comes first: the socket knows nothing of it.
@@ -191,7 +235,7 @@ class Link:
             return action()
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
-            raise _unreachable(error, self._endpoint.shown, self._endpoint.timeout_s) from error
+            raise unreachable(error, self._endpoint, self._endpoint.timeout_s) from error
         except BaseException:
             # Ctrl-C or a time limit's signal in the middle: the reply that is still to come must not be taken for the
             # next one.
@@ -212,52 +256,13 @@ def _greetings(endpoint: Endpoint) -> list[Command]:
     return [*commands, ("PING",)]
 
 
-def _connect(endpoint: Endpoint) -> socket.socket:
-    try:
-        return _open_socket(endpoint)
-    except OSError as error:
-        raise _unreachable(error, endpoint.shown, endpoint.connect_timeout_s) from error
-
-
-def _open_socket(endpoint: Endpoint) -> socket.socket:
-    if endpoint.path:
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.settimeout(endpoint.connect_timeout_s)
-        plain.connect(endpoint.path)
-    else:
-        plain = socket.create_connection((endpoint.host, endpoint.port), timeout=endpoint.connect_timeout_s)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, endpoint.keepalive)
-    connected = plain if endpoint.tls is None else _secure(plain, endpoint.host, endpoint.tls)
-    connected.settimeout(endpoint.timeout_s)
-    return connected
-
-
-def _secure(plain: socket.socket, host: str, tls: Any) -> ssl.SSLSocket:
-    import ssl
-
-    context = ssl.create_default_context(cafile=tls.get("ssl_ca_certs"))
-    wanted = tls.get("ssl_cert_reqs", "required")
-    context.check_hostname = tls.get("ssl_check_hostname", wanted == "required") and wanted != "none"
-    context.verify_mode = ssl.VerifyMode[f"CERT_{wanted.upper()}"]
-    if tls.get("ssl_certfile"):
-        context.load_cert_chain(tls["ssl_certfile"], tls.get("ssl_keyfile"))
-    return context.wrap_socket(plain, server_hostname=host)
+def _left(deadline: float) -> float:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
 
 
 def _would_block(error: OSError) -> bool:
     # ssl is imported only where TLS is used, so its exception is known by name.
     return isinstance(error, BlockingIOError) or type(error).__name__ == "SSLWantReadError"
-
-
-def _unreachable(error: Exception, shown: str, timeout_s: float) -> TransportError:
-    if isinstance(error, TimeoutError):
-        return TransportError(f"{shown} did not answer within {timeout_s:g} s")
-    return TransportError(f"{shown} cannot be reached: {_plain(error)}")
-
-
-def _plain(error: Exception) -> str:
-    """The reason in words, without the errno that people do not read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    file = getattr(error, "filename", None)  # of a socket, or of a certificate
-    return f"{reason}: {file}" if file else reason

@@ -18,13 +18,16 @@ import hiredis
 from ..core.errors import ConfigError, TransportError
 from .redis_health import refuse_unfit
 from .redis_link import Command, Link
-from .redis_refusals import Denied, is_wrong_server, refusal
+from .redis_refusals import Denied, is_wrong_server, refusal, wrote_nothing
 from .redis_scripts import JOIN, LEAVE, Script
+from .redis_sentinel import open_link
 from .redis_url import Endpoint
 
 logger = logging.getLogger("qworker.transports.redis")
 
 _INVALIDATIONS: Final = "__redis__:invalidate"
+#: Beside publishing: registers queues, watches them.
+_WITHOUT_MESSAGES: Final = ("SADD", "CLIENT", "EXISTS")
 
 
 class Session:
@@ -36,7 +39,6 @@ class Session:
     """
 
     def __init__(self, endpoint: Endpoint, options: Mapping[str, Any], *, owner: str, lease_s: float) -> None:
-        self.shown = endpoint.shown
         self.token = ""
         self.can_wake = bool(owner)
         self.lease_ms = max(1, round(lease_s * 1000))
@@ -47,6 +49,7 @@ class Session:
         self._wake_heard_at = 0.0
         self._wake_asked_at: float | None = None
         self._pid = 0
+        self._was_connected = False
         prefix = options.get("global_keyprefix", "")
         # PUBLISH reaches every database of a server, so the channel's name holds the number.
         self._channel = f"{prefix}qworker:due:{endpoint.db}"
@@ -54,12 +57,24 @@ class Session:
         index = prefix + options.get("unacked_index_key", "unacked_index")
         self._common = (prefix, unacked, index, self._channel, owner)
 
+    @property
+    def shown(self) -> str:
+        """Who is at the other end, or where to look for it; without secrets."""
+        return self._link.shown if self._link is not None else self._endpoint.shown
+
     def connect(self) -> None:
-        """Drop what is open and open it anew. Raises TransportError, or ConfigError for a refusal that will stay."""
+        """Drop what is open and open it anew. Raises TransportError.
+
+        ConfigError for a refusal that will stay: the first time. What was fine once can be so again (a password that is
+        being changed, a server that is being moved), and running tasks need not end for it.
+        """
         try:
             self._connect()
         except Denied as error:
+            if self._was_connected:
+                raise
             raise ConfigError(f"no message can be read or written: {error}") from error
+        self._was_connected = True
 
     def drop(self) -> None:
         """Close the connections without a word. Never raises."""
@@ -92,11 +107,11 @@ class Session:
         replies = self._exchange((command, *more))
         if isinstance(replies[0], hiredis.ReplyError) and str(replies[0]).startswith("NOSCRIPT"):
             replies = self._exchange((("SCRIPT", "LOAD", script.source), command, *more))[1:]
-        return self._checked(replies)
+        return self._checked((command, *more), replies)
 
     def call(self, *commands: Command) -> list[Any]:
         """Send commands in one write and return their replies. Raises TransportError, also for a refusal."""
-        return self._checked(self._exchange(commands))
+        return self._checked(commands, self._exchange(commands))
 
     def ask(self, *commands: Command) -> list[Any]:
         """Send commands in one write and return their replies, refusals among them. Raises TransportError."""
@@ -128,9 +143,10 @@ class Session:
     def _connect(self) -> None:
         self.drop()
         self._pid = os.getpid()
-        # Tokens of later sessions sort behind those of earlier ones, so that recovered messages keep their order.
-        self.token = f"{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
-        self._link = Link(self._endpoint)
+        # Tokens of later sessions sort behind those of earlier ones, so that recovered messages keep their order. They
+        # end in the lease, so that each tag tells how often it should be renewed.
+        self.token = f"{int(time.time() * 1000):011x}{secrets.token_hex(3)}.{self.lease_ms:x}"
+        self._link = open_link(self._endpoint)
         try:
             if self._owner:
                 refuse_unfit(self._link.call(("INFO", "server"))[0], self.shown)
@@ -144,7 +160,7 @@ class Session:
         """Open the connection that wakes us. None when the server or the user's rights do not allow it."""
         if not self.can_wake:
             return None
-        wake = Link(self._endpoint)
+        wake = Link(link.twin_endpoint())
         try:
             refused = self._subscribe(link, wake)
         except BaseException:
@@ -173,17 +189,32 @@ class Session:
         if link is None or self._pid != os.getpid() or not link.is_usable(time.monotonic()):
             if self._owner:
                 raise TransportError(f"{self.shown}: the connection is closed")
-            self.connect()
+            try:
+                self.connect()
+            except TransportError as error:
+                error.nothing_sent = True
+                raise
             link = self._link
             assert link is not None
         return link
 
-    def _checked(self, replies: list[Any]) -> list[Any]:
+    def _checked(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
         for reply in _refusals(replies):
+            error = refusal(reply, self.shown)
+            error.nothing_sent = not any(map(_may_have_written, commands, replies))
             if is_wrong_server(reply):
                 self.drop()
-            raise refusal(reply, self.shown)
+            raise error
         return replies
+
+
+def _may_have_written(command: Command, reply: Any) -> bool:
+    """Whether this command can have put a message somewhere."""
+    if command[0] in _WITHOUT_MESSAGES:
+        return False
+    if not isinstance(reply, hiredis.ReplyError):
+        return True
+    return command[0] == "EVALSHA" and not wrote_nothing(reply)
 
 
 def _refusals(replies: list[Any]) -> list[hiredis.ReplyError]:

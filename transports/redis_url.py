@@ -1,19 +1,26 @@
-"""From a `redis://`, `rediss://` or `redis+socket://` URL and the transport options to what a connection needs.
+"""From a `redis://`, `rediss://`, `redis+socket://` or `sentinel://` URL and the transport options to what a connection
+needs.
 
 Every mistake of URL and options is reported at once, as a ConfigError; nothing here speaks to the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ..core.errors import ConfigError
-from ..core.settings_values import Converter, boolean, choice, number, text
+from ..core.settings_values import Converter, boolean, choice, integer, mapping, number, text
 from ..core.urls import redact
 from .options import positive, read_options, steps
+from .redis_tls import TLS_OPTIONS, tls_of
+
+_TIMEOUT_S: Final = 5.0
+#: A sentinel that is down must not use up the time of those that are not.
+_SENTINEL_TIMEOUT_S: Final = 1.0
 
 
 def _separator(value: Any) -> str:
@@ -22,23 +29,29 @@ def _separator(value: Any) -> str:
     return str(value)
 
 
-_TLS: Final[Mapping[str, Converter]] = {
-    "ssl_cert_reqs": lambda value: choice("required", "optional", "none")(str(value).lower().removeprefix("cert_")),
-    "ssl_ca_certs": text,
-    "ssl_certfile": text,
-    "ssl_keyfile": text,
-    "ssl_check_hostname": boolean,
-}
+def _keepalive_options(value: Any) -> dict[int, int]:
+    """`{socket.TCP_KEEPIDLE: 60}`; the names of the constants do as well, and numbers as text (JSON has no others)."""
+    found = {}
+    for option, setting in mapping(value).items():
+        known = getattr(socket, str(option), option) if str(option).startswith("TCP_KEEP") else option
+        try:
+            found[int(known)] = int(setting)
+        except (TypeError, ValueError):
+            raise ValueError("must be a dict such as {socket.TCP_KEEPIDLE: 60}") from None
+    return found
+
+
 _CONNECTION: Final[Mapping[str, Converter]] = {
     "socket_timeout": positive,
     "socket_connect_timeout": positive,
     "socket_keepalive": boolean,
     "health_check_interval": number,
     "client_name": text,
-    **_TLS,
+    **TLS_OPTIONS,
 }
 _TABLE: Final[Mapping[str, Converter]] = {
     "lease_timeout": positive,
+    "visibility_timeout": positive,
     "global_keyprefix": text,
     "priority_steps": steps,
     "sep": _separator,
@@ -46,13 +59,27 @@ _TABLE: Final[Mapping[str, Converter]] = {
     "unacked_key": text,
     "unacked_index_key": text,
     "unacked_mutex_key": text,
+    "socket_keepalive_options": _keepalive_options,
+    "master_name": text,
+    "min_other_sentinels": integer(0),
+    "sentinel_kwargs": mapping,
+    **_CONNECTION,
+}
+_SENTINEL: Final[Mapping[str, Converter]] = {
+    "username": text,
+    "password": text,
+    "socket_keepalive_options": _keepalive_options,
     **_CONNECTION,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and how to connect. `shown` is the URL without secrets. Times are in seconds."""
+    """Where and how to connect. `shown` is the URL without secrets. Times are in seconds.
+
+    With `sentinels`, host and port are those of nobody: the sentinels are asked where the master is. `address` is
+    where the host was found, for another connection to the very same server.
+    """
 
     shown: str
     host: str = "localhost"
@@ -61,65 +88,141 @@ class Endpoint:
     db: int = 0
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
-    tls: Mapping[str, Any] | None = None
-    timeout_s: float = 5.0
-    connect_timeout_s: float = 5.0
+    tls: Mapping[str, Any] | None = field(default=None, repr=False)
+    timeout_s: float = _TIMEOUT_S
+    connect_timeout_s: float = _TIMEOUT_S
     keepalive: bool = True
+    keepalive_options: Mapping[int, int] = field(default_factory=dict)
     check_after_s: float = 25.0
     client_name: str = ""
+    address: tuple[str, int] | None = None
+    sentinels: tuple[Endpoint, ...] = ()
+    master_name: str = ""
+    min_other_sentinels: int = 0
 
 
 def read_url(url: str, options: Mapping[str, Any]) -> tuple[Endpoint, dict[str, Any]]:
     """Return the endpoint and the checked options. What stands in the URL wins over the options. Raises ConfigError."""
     shown = redact(url)
     try:
-        parts = urlsplit(url)
+        parts = _split(url)
     except ValueError as problem:
         raise ConfigError(f"the broker {shown} is no usable URL: {problem}") from None
     problems: list[str] = []
-    query = dict(parse_qsl(parts.query))
+    query = dict(pair for part in parts for pair in parse_qsl(part.query))
     vhost = query.pop("virtual_host", None) or query.pop("db", None)
-    problems += [f"the broker {shown} has an unknown parameter {name!r}" for name in query if name not in _CONNECTION]
-    known = {name: value for name, value in query.items() if name in _CONNECTION}
-    port = _port(parts, shown, problems)
+    if parts[0].scheme == "sentinel":
+        known = {**_CONNECTION, "master_name": text, "min_other_sentinels": integer(0)}
+    else:
+        known = dict(_CONNECTION)
+    problems += [f"the broker {shown} has an unknown parameter {name!r}" for name in query if name not in known]
+    given = {**options, **{name: value for name, value in query.items() if name in known}}
+    ports = [_port(part, shown, problems) for part in parts]
     db = _db(parts, vhost, shown, problems)
-    found = read_options({**options, **known}, _TABLE, problems)
-    return _endpoint(parts, shown, port, db, found), found
+    sentinels = _sentinels(parts, ports, given, problems) if parts[0].scheme == "sentinel" else ()
+    if parts[0].scheme == "redis+socket" and any(name in TLS_OPTIONS for name in given):
+        problems.append(f"the broker {shown} is a unix socket, which knows no TLS; take out the ssl options")
+    found = read_options(given, _TABLE, problems)
+    return _endpoint(parts, shown, ports[0], db, found, sentinels), found
 
 
-def _endpoint(parts: SplitResult, shown: str, port: int, db: int, found: Mapping[str, Any]) -> Endpoint:
-    timeout_s = found.get("socket_timeout", 5.0)
+def _split(url: str) -> list[SplitResult]:
+    """The URL's parts; of several sentinels, each one's (those behind the first may leave the scheme out)."""
+    if not url.lower().startswith("sentinel://"):
+        return [urlsplit(url)]
+    urls = [part for part in url.split(";") if part]
+    return [urlsplit(part if "://" in part else f"sentinel://{part}") for part in urls]
+
+
+def _endpoint(
+    parts: Sequence[SplitResult],
+    shown: str,
+    port: int,
+    db: int,
+    found: Mapping[str, Any],
+    sentinels: tuple[Endpoint, ...],
+) -> Endpoint:
+    login = next((part for part in parts if part.username or part.password), parts[0])
     return Endpoint(
         shown=shown,
-        host=unquote(parts.hostname or "localhost"),
+        host=unquote(parts[0].hostname or "localhost"),
         port=port,
-        path=unquote(parts.path) if parts.scheme == "redis+socket" else "",
+        path=unquote(parts[0].path) if parts[0].scheme == "redis+socket" else "",
         db=db,
-        username=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        tls={name: found[name] for name in _TLS if name in found} if parts.scheme == "rediss" else None,
-        timeout_s=timeout_s,
-        connect_timeout_s=found.get("socket_connect_timeout", timeout_s),
-        keepalive=found.get("socket_keepalive", True),
-        check_after_s=float(found.get("health_check_interval", 25.0)),
-        client_name=found.get("client_name", ""),
+        username=unquote(login.username or ""),
+        password=unquote(login.password or ""),
+        tls=tls_of(found, wanted=parts[0].scheme == "rediss"),
+        sentinels=sentinels,
+        master_name=found.get("master_name", ""),
+        min_other_sentinels=found.get("min_other_sentinels", 0),
+        **_manners(found, _TIMEOUT_S),
     )
 
 
-def _port(parts: SplitResult, shown: str, problems: list[str]) -> int:
+def _manners(found: Mapping[str, Any], default_s: float) -> dict[str, Any]:
+    """How to behave on a connection: what is the same for a server and for a sentinel."""
+    timeout_s = found.get("socket_timeout", default_s)
+    return {
+        "timeout_s": timeout_s,
+        "connect_timeout_s": found.get("socket_connect_timeout", timeout_s),
+        "keepalive": found.get("socket_keepalive", True),
+        "keepalive_options": found.get("socket_keepalive_options", {}),
+        "check_after_s": float(found.get("health_check_interval", 25.0)),
+        "client_name": found.get("client_name", ""),
+    }
+
+
+def _sentinels(
+    parts: Sequence[SplitResult], ports: Sequence[int], given: Mapping[str, Any], problems: list[str]
+) -> tuple[Endpoint, ...]:
+    """Where the sentinels are, and how to log in there: the URL's password is the master's, not theirs."""
+    if not given.get("master_name"):
+        problems.append("broker_transport_options has no 'master_name'; a sentinel:// URL needs the master's name")
+    own = given.get("sentinel_kwargs")
     try:
-        return parts.port or 6379
+        found = read_options(own if isinstance(own, Mapping) else {}, _SENTINEL, where="sentinel_kwargs")
+    except ConfigError as error:
+        problems += error.problems
+        return ()
+    return tuple(
+        Endpoint(
+            shown=f"sentinel {part.hostname or 'localhost'}:{port}",
+            host=unquote(part.hostname or "localhost"),
+            port=port,
+            username=found.get("username", ""),
+            password=found.get("password", ""),
+            tls=tls_of(found, wanted=False),
+            **_manners(found, _sentinel_timeout(given)),
+        )
+        for part, port in zip(parts, ports, strict=True)
+    )
+
+
+def _sentinel_timeout(given: Mapping[str, Any]) -> float:
+    try:
+        return min(_SENTINEL_TIMEOUT_S, positive(given.get("socket_timeout", _SENTINEL_TIMEOUT_S)))
+    except ValueError:  # told with the other problems
+        return _SENTINEL_TIMEOUT_S
+
+
+def _port(part: SplitResult, shown: str, problems: list[str]) -> int:
+    try:
+        return part.port or (26379 if part.scheme == "sentinel" else 6379)
     except ValueError:
         problems.append(f"the broker {shown} has a port that is no number from 1 to 65535")
         return 0
 
 
-def _db(parts: SplitResult, vhost: str | None, shown: str, problems: list[str]) -> int:
-    """The database number: the path of a TCP URL, the parameter `virtual_host` of a socket URL."""
-    if parts.scheme == "redis+socket" and not parts.path.strip("/"):
+def _db(parts: Sequence[SplitResult], vhost: str | None, shown: str, problems: list[str]) -> int:
+    """The database number: the path of a TCP URL (of sentinels, any one's), the `virtual_host` of a socket URL."""
+    paths = [part.path.strip("/") for part in parts]
+    is_socket = parts[0].scheme == "redis+socket"
+    if is_socket and not paths[0]:
         problems.append(f"the broker {shown} names no socket; write redis+socket:///path/to/redis.sock?virtual_host=0")
-    named = (vhost if parts.scheme == "redis+socket" else vhost or parts.path) or "0"
-    digits = named.strip("/") or "0"
+    named = {vhost.strip("/")} if vhost else set() if is_socket else set(filter(None, paths))
+    if len(named) > 1:
+        problems.append(f"the broker {shown} names several databases; write the same one behind each sentinel")
+    digits = (named.pop() if named else "") or "0"
     if digits.isdecimal():
         return int(digits)
     problems.append(f"the broker {shown} names the database {digits!r}, which is no number; end the URL with /0")

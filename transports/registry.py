@@ -14,9 +14,9 @@ from ..core.settings_values import nearest
 from ..core.urls import redact, scheme_of
 from .base import Transport
 
-_REDIS: Final = ("redis", "rediss", "redis+socket")
+_REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _KNOWN: Final = (*_REDIS, "sqlite")
-_LATER: Final = ("sqs", "sentinel")
+_LATER: Final = ("sqs",)
 
 
 def open_transport(

