@@ -17,7 +17,7 @@ import logging
 import math
 import selectors
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from ..pool import Channel, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
 from .hearing import Hearing, Verdict
-from .ledger import Ledger
+from .ledger import Ledger, State
 from .link import Link
 from .mailbox import Letter, Mailbox
 from .marks import Marks
@@ -101,6 +101,7 @@ class Consumer:
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, None)
         self._wake_fd: int | None = None
         self.beat = clock.monotonic()  # when the last turn began; read by the master
+        self.is_connecting = False  # which may take longer than other things; read by the master
         self._is_fetching = True
         self._is_stopped = False
         self._drained_at: float | None = None
@@ -113,10 +114,36 @@ class Consumer:
             while not self._is_stopped:
                 self.turn()
         except Exception as error:  # the thread's outermost frame: the master has to know, whatever it was
-            logger.exception("the consumer has failed; the worker stops, what it holds is left to its lease")
+            logger.exception("the consumer thread has ended with an error")
             self._notify(Notice("failed", data={"error": repr(error)}))
-        finally:
+        else:
             self.close()
+
+    def revive(self, living: Collection[int]) -> None:
+        """Bring the records in order after `run` has ended with an error, so that another thread can go on.
+
+        Called by the master between the two threads. `living` are the serial numbers of children that live; of the
+        others the news may have been lost.
+        """
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._mailbox.fileno(), selectors.EVENT_READ, None)
+        self._wake_fd = None
+        self._hearing.is_excused()
+        self._link.broke(TransportError("the consumer is started anew"))
+        self._settler.repair()
+        for entry in self._ledger.repair(self._settler.entries()):
+            entry.state = State.HELD
+            self._settler.requeue(entry)
+        for serial, seat in self._dispatcher.seats.items():
+            if not seat.is_leaving:
+                self._ledger.put_back(self._dispatcher.take_back(seat))
+            seat.load = len(self._ledger.sent_to(serial))
+            seat.has_backlog = False
+            if not seat.is_deaf:
+                self._selector.register(seat.channel.fileno(), selectors.EVENT_READ, seat)
+            if serial not in living:
+                self._mailbox.post("died", serial=serial, death=Death(None, why="a cause that went unnoticed"))
 
     def close(self) -> None:
         """Leave the broker and let go of every descriptor. Never raises."""
@@ -247,6 +274,7 @@ class Consumer:
 
     def _connect(self, now: float) -> bool:
         self._watch_wake(None)
+        self.is_connecting = True
         try:
             if not self._link.connect_if_due(now):
                 return False
@@ -261,6 +289,8 @@ class Consumer:
             self._is_stopped = True
             self._notify(Notice("unreachable", data={"error": str(error)}))
             return False
+        finally:
+            self.is_connecting = False
         self._watch_wake(self._link.wake_fd())
         self._notify(Notice("connected"))
         return True
@@ -325,7 +355,9 @@ class Consumer:
 
     def _obey_died(self, serial: int, death: Death) -> None:
         """A child has been reaped."""
-        seat = self._dispatcher.seats[serial]
+        seat = self._dispatcher.seats.get(serial)
+        if seat is None:  # told twice
+            return
         if not seat.is_deaf:
             self._selector.unregister(seat.channel.fileno())
         self._outcomes.bury(seat, death)

@@ -210,6 +210,10 @@ class Crew:
         if slot is not None:
             slot.is_leaving = slot.is_told = True
 
+    def serials(self) -> set[int]:
+        """Every child that lives or was asked for."""
+        return {slot.serial for slot in self._slots.values()}
+
     def pids(self) -> dict[int, int]:
         """Process ids of the children that are ready and stay, by serial number."""
         return {slot.serial: slot.pid for slot in self._staying() if slot.pid and slot.is_ready}

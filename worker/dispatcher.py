@@ -124,11 +124,16 @@ class Dispatcher:
             return True
         delivery = entry.delivery
         packet = pack_task(entry.seq, delivery.crashes, self._queue_name(delivery.queue), delivery.raw)
-        if not seat.channel.send(packet):
-            self._ledger.put_back([entry])
-            return False
         entry.state = State.SENT
         entry.channel = seat.channel.serial
+        try:
+            is_sent = seat.channel.send(packet)
+        except OSError:
+            self._ledger.put_back([entry])
+            raise
+        if not is_sent:
+            self._ledger.put_back([entry])
+            return False
         if not seat.load:
             seat.progress_at = now
         seat.load += 1

@@ -7,8 +7,9 @@ per entry; a second call is a bug and raises, so that no message is settled twic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import IntEnum
+from itertools import count
 
 from ..transports import Delivery
 
@@ -48,7 +49,7 @@ class Ledger:
         self._entries: dict[int, Entry] = {}
         self._buffer: deque[Entry] = deque()
         self._suspects: list[Entry] = []
-        self._next = 1
+        self._numbers = count(1)
 
     def __len__(self) -> int:
         """How many deliveries are in flight, settled ones that wait for the broker included."""
@@ -62,10 +63,9 @@ class Ledger:
     def receive(self, deliveries: Iterable[Delivery]) -> None:
         """Enter what was just reserved, at the end of the buffer; what has crashed before, among the suspects."""
         for delivery in deliveries:
-            entry = Entry(self._next, delivery)
+            entry = Entry(next(self._numbers), delivery)
             self._entries[entry.seq] = entry
             (self._suspects if delivery.crashes else self._buffer).append(entry)
-            self._next += 1
 
     def take_suspects(self) -> list[Entry]:
         """Remove and return what has crashed before, oldest first: to be settled, or put back to the buffer."""
@@ -94,8 +94,18 @@ class Ledger:
         entry.state = State.SETTLING
 
     def forget(self, entry: Entry) -> None:
-        """The broker knows."""
-        del self._entries[entry.seq]
+        """The broker knows. Harmless for an entry that is forgotten already."""
+        self._entries.pop(entry.seq, None)
+
+    def repair(self, settling: Container[Entry]) -> list[Entry]:
+        """Bring the books in order after an error in the middle of a change; `settling` has what is to be sent.
+
+        What is in nobody's hands goes back to the buffer. Returns entries whose end was known and is so no more.
+        """
+        self._suspects.clear()
+        self._buffer.clear()
+        self.put_back([entry for entry in self._entries.values() if entry.state is State.HELD])
+        return [e for e in self._entries.values() if e.state is State.SETTLING and e not in settling]
 
     def empty_buffer(self) -> list[Entry]:
         """Take every buffered entry, oldest first."""

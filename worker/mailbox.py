@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,17 +37,20 @@ class Mailbox:
         except BlockingIOError:  # the reader has plenty of wake-ups waiting already
             return
 
-    def take(self) -> list[Letter]:
-        """Every letter that has been posted, in order. Never waits."""
+    def take(self) -> Iterator[Letter]:
+        """Every letter that has been posted, in order, each when it is asked for. Never waits."""
         try:
             while self._read.recv(4096):
                 pass
         except BlockingIOError:
             pass
-        letters = []
         while self._letters:
-            letters.append(self._letters.popleft())
-        return letters
+            yield self._letters.popleft()
+
+    def clear(self) -> None:
+        """Forget every letter: they were only to wake the reader."""
+        for _ in self.take():
+            pass
 
     def fileno(self) -> int:
         """For `select`: readable when there are letters."""

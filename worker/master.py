@@ -18,7 +18,6 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
+from .lifeline import Lifeline, die_of_a_hung_consumer
 from .mailbox import Mailbox
 from .outcomes import Death
 from .phases import Event, Phase, next_phase
@@ -78,6 +78,7 @@ class Plan:
     max_memory_kib: int = 0
     max_memory_hard_kib: int = 0
     autoscale: Autoscale | None = None
+    deaf_timeout_s: float = 0.0
 
 
 class Master:
@@ -107,7 +108,7 @@ class Master:
         self._generations = Generations(start_spawner, self._table, clock)
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
-        self._thread: threading.Thread | None = None
+        self._lifeline: Lifeline | None = None
         self.has_loaded = False
         self.has_started = False
         self._is_connected = False
@@ -143,6 +144,7 @@ class Master:
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *self._generations.all()]
         respawn_at = math.inf if self.phase in _STOPPING else self._generations.next_at()
         at = min(self._deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
+        at = min(at, self._lifeline.next_at() if self._lifeline else math.inf)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready, _, _ = select.select(watched, [], [], timeout)
         for number in self._pipe.take():
@@ -150,12 +152,15 @@ class Master:
         spawners = [spawner for spawner in self._generations.all() if spawner in ready]
         for report in self._generations.hear(spawners, self._crew):
             _ON_REPORT[report["event"]](self, report)
-        self._bell.take()
+        self._bell.clear()
         while self._notices:
             self._on_notice(self._notices.popleft())
         if self._clock.monotonic() >= self._deadline:
             self._deadline = math.inf
             self._move(Event.DEADLINE)
+        if self._lifeline is not None and self._lifeline.is_hung():
+            self._kill()
+            die_of_a_hung_consumer(self.phase.value)
         self._reconcile()
 
     # -- signals and phases --------------------------------------------------------------------------------
@@ -242,7 +247,7 @@ class Master:
 
     def _drain(self) -> None:
         self._table.set_stopping()
-        if self._thread is not None and not self._is_consumer_gone:
+        if self._lifeline is not None and not self._is_consumer_gone:
             self._mailbox.post("drain")
         else:  # nothing was ever fetched, or nobody is left who could give it back
             self._notify(Notice("drained"))
@@ -280,8 +285,8 @@ class Master:
             autoscale=plan.autoscale,
             load=plan.consumer.load,
         )
-        self._thread = threading.Thread(target=plan.consumer.run, name="consumer", daemon=True)
-        self._thread.start()
+        self._lifeline = Lifeline(plan.consumer, self._clock, plan.deaf_timeout_s)
+        self._lifeline.start()
 
     def _on_load_failed(self, report: dict[str, Any]) -> None:
         code = ExitCode.CONFIG if report["kind"] == "config" else ExitCode.APP
@@ -371,6 +376,16 @@ class Master:
         self._fail(ExitCode.INTERNAL)
 
     def _on_failed(self, notice: Notice) -> None:
+        """The consumer's thread has ended with an error: another one goes on, and is told where the worker is."""
+        assert self._lifeline is not None
+        assert self._crew is not None
+        if self._lifeline.restart(self._crew.serials()):
+            logger.warning("the consumer is started anew; running tasks go on")
+            self._mailbox.post("size", size=self._crew.size)
+            for kind in _ORDERS.get(self.phase, ()):
+                self._mailbox.post(kind)
+            return
+        logger.critical("the consumer keeps failing: the worker ends, what it holds is left to its lease")
         self._is_consumer_gone = True
         self._fail(ExitCode.INTERNAL)
 
@@ -394,9 +409,9 @@ class Master:
 
     def _leave(self) -> None:
         """Stop the thread, then the children, then the spawner: so nothing is dispatched to the dead."""
-        if self._thread is not None:
+        if self._lifeline is not None:
             self._mailbox.post("stop")
-            self._thread.join(_CLOSE_S)
+            self._lifeline.join(_CLOSE_S)
         self._kill()
         self._generations.close(SPAWNER_S if self.has_loaded else 0.0)
         self.close()
@@ -416,6 +431,14 @@ _BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {
     Phase.COLD: Master._begin_cold,
     Phase.HARD: Master._begin_hard,
     Phase.STOPPED: Master._begin_stopped,
+}
+#: What a consumer that is started anew has to be told.
+_ORDERS: Final = {
+    Phase.QUIET: ("quiet",),
+    Phase.WARM: ("drain",),
+    Phase.SOFT: ("drain",),
+    Phase.COLD: ("drain", "cut"),
+    Phase.HARD: ("drain",),
 }
 _ON_SIGNAL: Final[dict[signal.Signals, Callable[[Master, Crew], None]]] = {
     signal.SIGHUP: Master._reload,

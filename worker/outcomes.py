@@ -89,14 +89,17 @@ class Outcomes:
         """Deal with everything this child has said; False when it has gone."""
         try:
             for kind, seq, payload in seat.channel.records():
-                self._on_record(seat, kind, seq, payload)
+                try:
+                    self._on_record(seat, kind, seq, payload)
+                except Exception as error:  # whatever one message brings about must stay with that message
+                    self._contain(seq, error)
         except EOFError:
             return False
         return True
 
     def _on_record(self, seat: Seat, kind: Say, seq: int, payload: bytes) -> None:
         if kind is Say.DONE:
-            self._on_done(seat, seq, unpack_outcome(payload))
+            self._on_done(seat, seq, payload)
         elif kind is Say.BEGIN or kind is Say.ASK:
             self._on_begin(seat, seq, kind)
         elif kind is Say.FETCH:
@@ -113,9 +116,22 @@ class Outcomes:
         else:
             self._on_boot_failed(seat, payload.decode("utf-8", "replace"))
 
-    def _on_done(self, seat: Seat, seq: int, outcome: Outcome) -> None:
+    def _contain(self, seq: int, error: Exception) -> None:
+        """What a child said about a message cannot be handled: that message ends here, the worker goes on."""
+        text = "what a child reports about message %d cannot be handled; it goes to the dead letters"
+        logger.error(text, seq, exc_info=error)
+        entry = self._ledger.get(seq)
+        if entry is None or entry.state is State.SETTLING:
+            return
+        lost = lost_outcome(entry.delivery.raw, WorkerLostError(f"internal error: {error!r}"), {}, self._final_tasks)
+        if lost.meta is not None:
+            self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
+        self._settler.reject(entry, "internal_error", lost.details)
+
+    def _on_done(self, seat: Seat, seq: int, payload: bytes) -> None:
         seat.load -= 1
         seat.progress_at = self._clock.monotonic()
+        outcome = unpack_outcome(payload)
         entry = self._ledger.get(seq)
         if entry is None or entry.state is State.SETTLING:
             return
@@ -159,11 +175,9 @@ class Outcomes:
         while self.pending_begins:
             seat, entry, kind = self.pending_begins[0]
             ours = not entry.fenced and (kind is Say.ASK or self._settler.ack_now(entry))
+            seat.channel.tell(Tell.GO if ours else Tell.NO, entry.seq)
             del self.pending_begins[0]
-            if ours:
-                seat.channel.tell(Tell.GO, entry.seq)
-            else:
-                seat.channel.tell(Tell.NO, entry.seq)
+            if not ours:
                 self._drop(entry)
 
     def refuse_begins(self) -> None:

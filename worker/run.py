@@ -16,7 +16,7 @@ from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
-from ..transports import Transport, open_transport
+from ..transports import Transport, broker_options, open_transport
 from .autoscale import Autoscale
 from .banner import banner
 from .consumer import Consumer, Notice
@@ -114,6 +114,7 @@ class _Builder:
             consumer,
             size,
             soft_s=conf["worker_soft_shutdown_timeout"],
+            deaf_timeout_s=conf["worker_deaf_timeout"],
             autoscale=Autoscale(*self._options.autoscale) if self._options.autoscale else None,
             max_memory_kib=conf["worker_max_memory_per_child"] or 0,
             max_memory_hard_kib=conf["worker_max_memory_hard"] or 0,
@@ -128,7 +129,7 @@ class _Builder:
         return int(size)
 
     def _transport(self, conf: dict[str, Any]) -> tuple[Transport, float]:
-        options = dict(conf["broker_transport_options"])
+        options = broker_options(conf)
         lease_s = float(options.get("lease_timeout", DEFAULT_LEASE_S))
         # A call that hangs must not use up the time in which the lease has to be renewed.
         options.setdefault("socket_timeout", min(5.0, max(1.0, lease_s / 6)))

@@ -16,7 +16,7 @@ from ..core.clock import Clock
 from ..core.errors import ResultStoreError
 from ..results import ResultStore, StoredResult
 from ..transports import Ack, Envelope, Rejection, Settled, Transport
-from .ledger import Entry, Ledger
+from .ledger import Entry, Ledger, State
 
 logger = logging.getLogger("qworker.worker")
 
@@ -61,6 +61,18 @@ class Settler:
     def __len__(self) -> int:
         """How many things wait for a flush."""
         return self._count
+
+    def entries(self) -> list[Entry]:
+        """Every entry whose end waits to be told to the broker."""
+        requeues = [entry for entries in self._requeues.values() for entry in entries]
+        return [entry for entry, _ in self._acks] + requeues + [entry for entry, _ in self._rejects]
+
+    def repair(self) -> None:
+        """After an error in the middle of a change: have everything that waits sent by the next flush."""
+        for entry in self.entries():
+            entry.state = State.SETTLING
+        self._count = len(self.entries()) + len(self._results) + len(self._publish)
+        self._since = self._clock.monotonic() if self._count else None
 
     @property
     def is_full(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -57,7 +57,16 @@ class FakeSpawner:
 class SilentConsumer:
     """A consumer whose thread ends at once: the test reads its letters and speaks for it."""
 
+    beat = 0.0
+    is_connecting = False
+
+    def __init__(self) -> None:
+        self.revivals: list[set[int]] = []
+
     def run(self) -> None: ...
+
+    def revive(self, living: Collection[int]) -> None:
+        self.revivals.append(set(living))
 
     def load(self) -> tuple[int, int]:
         return 0, 0
@@ -84,7 +93,8 @@ class Stage:
     ) -> Plan:
         self.mailbox = mailbox
         self.notify = notify
-        return Plan(SilentConsumer(), 2, soft_s=30.0)  # type: ignore[arg-type]
+        self.consumer = SilentConsumer()
+        return Plan(self.consumer, 2, soft_s=30.0)  # type: ignore[arg-type]
 
     def report(self, event: str, **more: Any) -> None:
         self.spawners[-1].queue.append({"event": event, **more})
@@ -229,13 +239,6 @@ def test_an_unreachable_broker_ends_it_with_69(stage: Stage) -> None:
     assert stage.master.exit_code is ExitCode.UNREACHABLE
 
 
-def test_a_failed_consumer_ends_it_with_70(stage: Stage) -> None:
-    stage.run()
-    stage.tell("failed", error="bug")
-    stage.master.turn()
-    assert stage.master.exit_code is ExitCode.INTERNAL
-
-
 def test_term_before_the_application_is_loaded_ends_it_with_zero(stage: Stage) -> None:
     stage.signal(signal.SIGTERM)
     stage.master.turn()
@@ -249,3 +252,43 @@ def test_stop_and_continue_quieten_and_resume(stage: Stage) -> None:
     assert stage.letters() == ["quiet"]
     stage.signal(signal.SIGCONT)
     assert stage.letters() == ["resume"]
+
+
+def test_a_consumer_that_ends_with_an_error_is_started_again_and_told_where_the_worker_is(stage: Stage) -> None:
+    stage.run()
+    stage.signal(signal.SIGTERM)
+    stage.letters()
+    stage.tell("failed", error="boom")
+    assert stage.consumer.revivals == [{1, 2}]
+    assert stage.letters() == ["drain"]
+    assert stage.master.phase is Phase.WARM
+
+
+def test_a_consumer_that_keeps_ending_with_an_error_ends_the_worker(stage: Stage) -> None:
+    stage.run()
+    for _ in range(2):
+        stage.tell("failed", error="boom")
+    assert stage.master.phase is Phase.RUNNING
+    stage.tell("failed", error="boom")
+    assert len(stage.consumer.revivals) == 2
+    for _ in range(3):
+        stage.clock.advance(10)
+        stage.master.turn()
+    assert stage.master.exit_code is ExitCode.INTERNAL
+
+
+def test_rare_errors_of_the_consumer_never_end_the_worker(stage: Stage) -> None:
+    stage.run()
+    for _ in range(9):
+        stage.clock.advance(31)
+        stage.tell("failed", error="boom")
+    assert stage.master.phase is Phase.RUNNING
+
+
+def test_a_deaf_consumer_ends_the_worker_after_its_messages_went_back(stage: Stage) -> None:
+    stage.run()
+    stage.letters()
+    stage.tell("deaf")
+    assert stage.letters()[0] == "drain"
+    stage.tell("drained", cut=[])
+    assert stage.master.exit_code is ExitCode.INTERNAL
