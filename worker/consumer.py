@@ -81,6 +81,7 @@ class Consumer:
         self._clock = clock
         self._notify = notify
         self._dispatcher = Dispatcher(ledger, pace, clock, quota=quota, on_spent=self._on_spent)
+        self._table = table
         self._final_tasks = final_tasks
         self._marks = Marks(ledger, self._dispatcher, table, clock)
         self._enforcer = Enforcer(ledger, self._dispatcher, table, clock, self._signal_child)
@@ -100,6 +101,7 @@ class Consumer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, None)
         self._wake_fd: int | None = None
+        self._astray_since = math.inf
         self.beat = clock.monotonic()  # when the last turn began; read by the master
         self.is_connecting = False  # which may take longer than other things; read by the master
         self._is_fetching = True
@@ -131,10 +133,12 @@ class Consumer:
         self._wake_fd = None
         self._hearing.is_excused()
         self._link.broke(TransportError("the consumer is started anew"))
+        self._astray_since = math.inf
         self._settler.repair()
         for entry in self._ledger.repair(self._settler.entries()):
             entry.state = State.HELD
             self._settler.requeue(entry)
+        self._put_back_astray()
         for serial, seat in self._dispatcher.seats.items():
             if not seat.is_leaving:
                 self._ledger.put_back(self._dispatcher.take_back(seat))
@@ -153,6 +157,20 @@ class Consumer:
     def load(self) -> tuple[int, int]:
         """How many children work, and how many messages wait in the buffer. Any thread; a snapshot."""
         return sum(seat.load > 0 for seat in list(self._dispatcher.seats.values())), self._ledger.held
+
+    def _put_back_astray(self) -> None:
+        """What was sent to a child that has nothing to do, or that is no more, is in nobody's hands."""
+        seats = self._dispatcher.seats
+        astray = []
+        for entry in self._ledger.unsettled():
+            seat = seats.get(entry.channel)
+            if entry.state is State.SENT and (seat is None or (not seat.load and not self._runs(seat, entry.seq))):
+                astray.append(entry)
+        self._ledger.put_back(astray)
+
+    def _runs(self, seat: Seat, seq: int) -> bool:
+        running = self._table.read(seat.channel.slot)
+        return running is not None and running.seq == seq
 
     def last_fetch_age_s(self) -> float:
         """How long ago the broker last answered a fetch, with messages or without. Any thread."""
@@ -245,11 +263,15 @@ class Consumer:
         if self._outcomes.pending_begins:
             self._outcomes.grant_begins()
         if self._settler.is_due(now, idle=self._is_idle()):
+            self._link.be_certain()
             self._settler.flush()
         self._marks.mark(self._link.transport)
         want = self._want()
+        if now >= self._hearing.next_at():
+            self._link.look_now(now)  # what then still waits is nothing that others took in between
         got = self._link.fetch(want, now)
         self._listen(now, want, got)
+        self._check_books(now)
         if self._burst and not got and not len(self._ledger) and self._dispatcher.working() and self._link.is_dry():
             self._burst = False
             self._notify(Notice("dry"))
@@ -271,6 +293,16 @@ class Consumer:
                 "what it holds goes back"
             )
             self._notify(Notice("deaf"))
+
+    def _check_books(self, now: float) -> None:
+        """Messages that nobody works on, waits with or settles would stay for ever, renewed and unseen."""
+        is_busy = self._ledger.held or len(self._settler) or not self._is_idle()
+        if is_busy or not len(self._ledger) or not self._deaf_timeout_s:
+            self._astray_since = math.inf
+            return
+        self._astray_since = min(self._astray_since, now)
+        if now - self._astray_since >= self._deaf_timeout_s:
+            raise RuntimeError(f"{len(self._ledger)} messages are held and in nobody's hands")
 
     def _connect(self, now: float) -> bool:
         self._watch_wake(None)

@@ -116,6 +116,15 @@ class Link:
             logger.warning("found %d messages that were reserved while the connection broke", len(orphans))
             self._ledger.receive(orphans)
 
+    def be_certain(self) -> None:
+        """Before results are stored: learn what is still ours, if this process may have stood still for too long."""
+        if self._clock.boottime() >= self._certain_until:
+            self._extend()
+
+    def look_now(self, now: float) -> None:
+        """Have the next `fetch` look at the queues."""
+        self._look_at = now
+
     def tend(self, now: float) -> None:
         """Renew the lease and look after delayed and orphaned messages, each when it is due."""
         if now >= self._renew_at:

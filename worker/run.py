@@ -76,7 +76,7 @@ class _Builder:
         clock = SystemClock()
         ledger = Ledger()
         transport, lease_s = self._transport(conf)
-        store = open_result_store(conf["result_backend"], settings=conf)
+        store = open_result_store(conf["result_backend"], settings=_patient(conf, lease_s))
         link = Link(
             transport,
             config["queues"],
@@ -142,6 +142,15 @@ class _Builder:
         if not self._options.quiet:
             sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
             sys.stderr.flush()
+
+
+def _patient(conf: dict[str, Any], lease_s: float) -> dict[str, Any]:
+    """The settings with a result store's time-outs cut to what the lease allows: it is renewed by the same thread."""
+    most_s = max(1.0, lease_s / 6)
+    options = dict(conf["result_backend_transport_options"] or {})
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options[name] = min(options.get(name) or conf[f"redis_{name}"] or most_s, most_s)
+    return {**conf, "result_backend_transport_options": options}
 
 
 def quota(max_tasks: int | None, jitter: int, rng: random.Random) -> int | None:

@@ -7,6 +7,7 @@ by a later flush; the transport makes repeats harmless.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, Final
 from ..core.clock import Clock
 from ..core.errors import ResultStoreError
 from ..results import ResultStore, StoredResult
-from ..transports import Ack, Envelope, Rejection, Settled, Transport
+from ..transports import Ack, Delivery, Envelope, Rejection, Settled, Transport
 from .ledger import Entry, Ledger, State
 
 logger = logging.getLogger("qworker.worker")
@@ -155,6 +156,7 @@ class Settler:
         if self._acks:
             self._settle(self._transport.ack, [a for _, a in self._acks], [e for e, _ in self._acks])
             self._acks = []
+        self._publish_refused()
         # The youngest first: what is pushed to the front last is served first.
         for crashed, due in sorted(self._requeues, key=lambda kind: -self._requeues[kind][0].seq):
             entries = sorted(self._requeues[crashed, due], key=lambda e: e.seq)
@@ -170,6 +172,20 @@ class Settler:
         self._since = None
         self._count = 0
         self._successor_bytes = 0
+
+    def _publish_refused(self) -> None:
+        """Bring back at-most-once tasks whose ack was carried out without our knowing, and which then did not start.
+
+        A stop or the child's death came between; now they are acked, and gone from the broker. Sent once only: what
+        may have arrived must not be sent again.
+        """
+        for kind, entries in list(self._requeues.items()):
+            for entry in [entry for entry in entries if entry.acked]:
+                entries.remove(entry)
+                if not entries:
+                    del self._requeues[kind]
+                self._ledger.forget(entry)
+                self._transport.publish([_anew(entry.delivery)])
 
     def _must_wait(self) -> bool:
         """Whether results hold everything up: their store is out of reach and its time is not over."""
@@ -232,3 +248,11 @@ class Settler:
         self._count += 1
         if self._since is None:
             self._since = self._clock.monotonic()
+
+
+def _anew(delivery: Delivery) -> Envelope:
+    try:
+        priority = json.loads(delivery.raw)["properties"]["priority"]
+    except (ValueError, LookupError, TypeError):
+        priority = 0
+    return Envelope(delivery.queue, delivery.raw, priority if isinstance(priority, int) else 0, front=True)

@@ -541,3 +541,60 @@ def test_a_new_thread_buries_children_whose_end_nobody_told(bench: Bench) -> Non
     bench.turn()
     bench.other.connect()
     assert [d.crashes for d in bench.other.reserve(["q"], 10)] == [1]
+
+
+def test_an_at_most_once_task_acked_unawares_and_refused_by_a_stop_is_back_in_its_queue(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.transport.fail_after("ack")
+    bench.transport.fail_before("connect")
+    child.say(Say.BEGIN, seq)
+    bench.turn(1)
+    bench.mailbox.post("drain")
+    bench.turn(1)
+    assert child.hears() == Tell.NO
+    bench.clock.advance(5)
+    bench.turn()
+    assert len(bench.ledger) == 0
+    bench.other.connect()
+    assert [d.raw for d in bench.other.reserve(["q"], 10)] == [message("a")]
+
+
+def test_a_worker_that_stood_still_in_the_middle_of_a_turn_stores_no_late_result(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    seq = started(child)
+    bench.other.connect()
+    child.done(seq, Outcome(Action.ACK, "a", b'{"status": "SUCCESS"}', True))
+    tend = bench.link.tend
+
+    def tend_and_stand_still(now: float) -> None:
+        bench.link.tend = tend  # type: ignore[method-assign]
+        tend(now)
+        bench.clock.advance(31)
+        bench.other.maintain()
+        assert len(bench.other.reserve(["q"], 10)) == 1
+
+    bench.link.tend = tend_and_stand_still  # type: ignore[method-assign]
+    bench.turn()
+    assert bench.store.stored == []
+    assert len(bench.ledger) == 0
+
+
+def test_messages_in_nobodys_hands_are_found(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    started(child)
+    bench.consumer._dispatcher.seats[1].load = 0  # as after a defect in the books
+    bench.turn()
+    bench.clock.advance(31)
+    with pytest.raises(RuntimeError, match="nobody"):
+        bench.turn(1)
+    bench.consumer.revive({1})
+    bench.clock.advance(20)
+    bench.turn()
+    assert child.read() == (1, message("a"))
