@@ -11,10 +11,22 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ..core.clock import Clock, SystemClock
-from ..transports import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
+from ..transports import (
+    Ack,
+    Capabilities,
+    DeadLetter,
+    Delivery,
+    Envelope,
+    Maintenance,
+    Order,
+    Place,
+    Rejection,
+    Settled,
+    carry_out,
+)
 
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -98,16 +110,16 @@ class MemoryBroker:
 
 
 class MemoryTransport:
-    """One owner's or producer's view of a MemoryBroker."""
+    """One owner's or producer's view of a MemoryBroker. `options`: `queue_order_strategy` and its like."""
 
-    def __init__(self, broker: MemoryBroker, *, owner: str = "", lease_s: float = 30.0) -> None:
+    def __init__(self, broker: MemoryBroker, *, owner: str = "", lease_s: float = 30.0, **options: Any) -> None:
         self.capabilities = Capabilities()
         self._broker = broker
         self._owner = owner
         self._lease_s = lease_s
         self._pipe: tuple[int, int] | None = None
         self._queues: frozenset[str] = frozenset()
-        self._turn = 0
+        self._order = Order(options)
 
     def connect(self) -> None:
         """Begin the lease and open the wake-up pipe."""
@@ -133,7 +145,6 @@ class MemoryTransport:
             wanted = list(dict.fromkeys(queues))
             taken = [self._take(message) for message in self._next(wanted, limit)]
             if taken:
-                self._turn += 1
                 self._renew()
             self._queues = frozenset(wanted) if arm and not taken else frozenset()
             return taken
@@ -257,19 +268,15 @@ class MemoryTransport:
             self._hang_up()
 
     def _next(self, queues: Sequence[str], limit: int) -> list[_Message]:
-        """Remove the next messages from their places: best priority first, queues in turn, oldest first in each."""
-        room = _BATCH_BYTES
-        first = self._turn % len(queues) if queues else 0
-        order = [*queues[first:], *queues[:first]]
-        found: list[_Message] = []
-        for priority in sorted({priority for _, priority in self._broker.ready}):
-            waiting = [self._broker.ready.get((queue, priority), []) for queue in order]
-            while len(found) < limit and room > 0 and any(waiting):
-                for messages in waiting:
-                    if messages and len(found) < limit and room > 0:
-                        found.append(messages.pop(0))
-                        room -= len(found[-1].envelope.raw)
-        return found
+        """Remove the next messages from their places: by priority and queue as the order has it, oldest first."""
+        order, ready = self._order.queues(queues), self._broker.ready
+        steps = sorted({priority for _, priority in ready})
+        levels = self._order.levels([[(q, step) for q in order if ready.get((q, step))] for step in steps])
+        if limit <= 0 or not levels.all:
+            return []
+        shelf = _Shelf(ready)
+        taken = carry_out(self._order.plan(levels, limit), levels, limit, shelf.read)
+        return [message for run in self._order.took(levels, taken) for message in shelf.runs[run]]
 
     def _take(self, message: _Message) -> Delivery:
         tag = self._broker.next_tag()
@@ -328,6 +335,25 @@ class MemoryTransport:
             for end in self._pipe or ():
                 os.close(end)
             self._pipe = None
+
+
+class _Shelf:
+    """Takes messages off their places, up to the bytes of one call. `runs` holds what each read gave."""
+
+    def __init__(self, ready: dict[Place, list[_Message]]) -> None:
+        self.runs: list[list[_Message]] = []
+        self._ready = ready
+        self._room = _BATCH_BYTES
+
+    def read(self, place: Place, count: int) -> tuple[int, bool]:
+        """As `carry_out` wants it."""
+        waiting, run = self._ready[place], list[_Message]()
+        while waiting and len(run) < count and self._room > 0:
+            run.append(waiting.pop(0))
+            self._room -= len(run[-1].envelope.raw)
+        if run:
+            self.runs.append(run)
+        return len(run), not waiting
 
 
 def _delivery(tag: str, message: _Message) -> Delivery:

@@ -19,6 +19,7 @@ from .options import broker_options, tls_options
 from .registry import open_transport
 
 if TYPE_CHECKING:
+    from .order import Order, Place, carry_out
     from .redis_link import Command, Link
     from .redis_refusals import is_wrong_server, refusal
     from .redis_sentinel import open_link
@@ -34,10 +35,13 @@ __all__ = [
     "Envelope",
     "Link",
     "Maintenance",
+    "Order",
+    "Place",
     "Rejection",
     "Settled",
     "Transport",
     "broker_options",
+    "carry_out",
     "is_wrong_server",
     "open_link",
     "open_transport",
@@ -51,6 +55,9 @@ _LAZY = {
     "Command": "redis_link",
     "Endpoint": "redis_url",
     "Link": "redis_link",
+    "Order": "order",
+    "Place": "order",
+    "carry_out": "order",
     "is_wrong_server": "redis_refusals",
     "open_link": "redis_sentinel",
     "read_url": "redis_url",

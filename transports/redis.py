@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from ..core.errors import TransportError
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
+from .order import Order
 from .redis_claim import ClaimPlan
 from .redis_health import warnings_of
 from .redis_link import Command
@@ -65,7 +66,7 @@ class RedisTransport:
         self._names = Names(
             found.get("global_keyprefix", ""), found.get("sep", _SEP), found.get("priority_steps", _STEPS)
         )
-        self._order: str = found.get("queue_order_strategy", "round_robin")
+        self._order = Order(found)
         self._plans: dict[tuple[str, ...], ClaimPlan] = {}
         self._token = ""
         self._number = _FIRST_NUMBER
@@ -265,15 +266,14 @@ class RedisTransport:
         session = self._session
         session.ready()
         before = self._numbers(limit)
-        turn = plan.turn()
-        args = (session.token, session.lease_ms, limit, before, *turn.layout)
+        args = (session.token, session.lease_ms, limit, before, *plan.layout(limit))
         if not arm or session.wake_fd() is None:
-            return turn.deliveries(session.run(CLAIM, turn.keys, args), session.token, before), False
+            return plan.deliveries(session.run(CLAIM, plan.keys, args), session.token, before), False
         # The server remembers the keys that the command after CACHING YES reads, and tells when one of them changes.
         # They are read after the claim: a claim that takes something would otherwise wake ourselves.
-        watch: tuple[Command, Command] = (("CLIENT", "CACHING", "YES"), ("EXISTS", *turn.keys))
-        reply, _, waiting = session.run_with(CLAIM, turn.keys, args, *watch)
-        return turn.deliveries(reply, session.token, before), waiting > 0
+        watch: tuple[Command, Command] = (("CLIENT", "CACHING", "YES"), ("EXISTS", *plan.keys))
+        reply, _, waiting = session.run_with(CLAIM, plan.keys, args, *watch)
+        return plan.deliveries(reply, session.token, before), waiting > 0
 
     def _recalled(self, tag: str, raw: bytes) -> Delivery:
         _, crashes, _, name = tag.split(":", 3)

@@ -16,6 +16,7 @@ from ..core.errors import ConfigError
 from ..core.settings_values import Converter, boolean, choice, integer, mapping, number, text
 from ..core.urls import redact
 from .options import positive, read_options, steps
+from .order import ORDER_OPTIONS
 from .redis_tls import TLS_OPTIONS, tls_of
 
 _TIMEOUT_S: Final = 5.0
@@ -55,7 +56,7 @@ _TABLE: Final[Mapping[str, Converter]] = {
     "global_keyprefix": text,
     "priority_steps": steps,
     "sep": _separator,
-    "queue_order_strategy": choice("round_robin", "sorted", "priority"),
+    **ORDER_OPTIONS,
     "unacked_key": text,
     "unacked_index_key": text,
     "unacked_mutex_key": text,

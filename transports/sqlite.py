@@ -24,6 +24,7 @@ from ..core.errors import ConfigError, TransportError
 from ..core.settings_values import Converter, choice
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .options import positive, read_options
+from .order import ORDER_OPTIONS, Order
 from .sqlite_file import DatabaseFile, path_of
 from .sqlite_rows import BATCH, choose, insert, place
 
@@ -31,7 +32,7 @@ _OPTIONS: Final[Mapping[str, Converter]] = {
     "lease_timeout": positive,
     "socket_timeout": positive,
     "synchronous": lambda value: choice("FULL", "NORMAL", "EXTRA", "OFF")(str(value).upper()),
-    "queue_order_strategy": choice("round_robin", "sorted", "priority"),
+    **ORDER_OPTIONS,
 }
 _POLL_S: Final = 0.02
 #: A dead letter's token is its row, which SQLite keeps in 63 bits.
@@ -48,13 +49,12 @@ class SqliteTransport:
         self.capabilities = Capabilities(idle_poll_s=_POLL_S)
         self._owner = owner
         self._lease_s: float = found.get("lease_timeout", lease_s)
-        self._order: str = found.get("queue_order_strategy", "round_robin")
+        self._order = Order(found)
         self._file = DatabaseFile(
             path_of(url),
             synchronous=found.get("synchronous", "FULL"),
             lock_wait_s=found.get("socket_timeout", 10.0),
         )
-        self._turn = 0
         # What a look that found nothing saw: the file's version and the queues; and when the next message is due.
         self._seen: tuple[int, tuple[str, ...]] | None = None
         self._next_due = 0.0
@@ -253,22 +253,15 @@ class SqliteTransport:
 
     def _take(self, db: sqlite3.Connection, queues: tuple[str, ...], limit: int) -> list[Delivery]:
         _move_due(db, time.time())
-        chosen = choose(db, self._ordered(queues), limit, fair=self._order == "round_robin")
+        chosen = choose(db, self._order, queues, limit)
         if not chosen:
             return []
-        self._turn += 1
         self._renew(db)
         update = "UPDATE qworker_messages SET state = 'inflight', owner = ?, receipt = receipt + 1 WHERE id = ?"
         db.executemany(update, [(self._owner, row) for row in chosen])
         query = "SELECT receipt, queue, raw, crashes FROM qworker_messages WHERE id = ?"
         taken = ((row, *db.execute(query, (row,)).fetchone()) for row in chosen)
         return [Delivery(f"{row}.{receipt}", queue, raw, crashes) for row, receipt, queue, raw, crashes in taken]
-
-    def _ordered(self, queues: tuple[str, ...]) -> list[str]:
-        if self._order == "sorted":
-            return sorted(queues)
-        first = self._turn % len(queues) if self._order == "round_robin" else 0
-        return [*queues[first:], *queues[:first]]
 
     def _renew(self, db: sqlite3.Connection) -> None:
         db.execute(

@@ -7,10 +7,11 @@ back gets the lowest minus one. All functions run inside the caller's write tran
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from .base import Envelope
+from .order import Order, Place, carry_out
 
 #: Messages moved by one housekeeping transaction.
 BATCH: Final = 500
@@ -21,6 +22,9 @@ INSERT INTO qworker_messages (state, queue, priority, position, front, due, raw)
 """
 _READY: Final = """
 UPDATE qworker_messages SET state = 'ready', owner = NULL, due = NULL, front = 0, position = ? WHERE id = ?
+"""
+_OLDEST: Final = """
+SELECT id, length(raw) FROM qworker_messages WHERE state = 'ready' AND queue = ? AND priority = ? ORDER BY position
 """
 
 
@@ -45,45 +49,56 @@ def place(db: sqlite3.Connection, rows: Sequence[int], *, front: bool) -> None:
         db.execute(_READY, (position, row))
 
 
-def choose(db: sqlite3.Connection, queues: Iterable[str], limit: int, *, fair: bool) -> list[int]:
-    """The rows to take: lowest priority number first, then by queue, in turn when `fair`; oldest first in each."""
-    query = (
-        "SELECT id, priority, length(raw) FROM qworker_messages "
-        "WHERE state = 'ready' AND queue = ? ORDER BY priority, position LIMIT ?"
-    )
-    steps: dict[int, list[list[tuple[int, int]]]] = {}
+def choose(db: sqlite3.Connection, order: Order, queues: Sequence[str], limit: int) -> list[int]:
+    """The rows to take, in the order to deliver them: by priority and queue as `order` has it, oldest first in each."""
+    levels = order.levels(_waiting(db, order.queues(queues)))
+    if not levels.all:
+        return []
+    shelf = _Shelf(db)
+    taken = carry_out(order.plan(levels, limit), levels, limit, shelf.read)
+    return [row for run in order.took(levels, taken) for row in shelf.runs[run]]
+
+
+def _waiting(db: sqlite3.Connection, queues: Sequence[str]) -> list[list[Place]]:
+    """The lists that are not empty, by priority. One index look-up for each, however long they are."""
+    following = "SELECT min(priority) FROM qworker_messages WHERE state = 'ready' AND queue = ? AND priority > ?"
+    found: dict[int, list[Place]] = {}
     for queue in queues:
-        found: dict[int, list[tuple[int, int]]] = {}
-        for row, priority, size in db.execute(query, (queue, limit)):
-            found.setdefault(priority, []).append((row, size))
-        for priority, rows in found.items():
-            steps.setdefault(priority, []).append(rows)
-    arrange = _in_turn if fair else _one_by_one
-    ordered = [pair for _, groups in sorted(steps.items()) for pair in arrange(groups)]
-    return _within_bytes(ordered[:limit])
+        at = -1
+        while (priority := db.execute(following, (queue, at)).fetchone()[0]) is not None:
+            at = int(priority)
+            found.setdefault(at, []).append((queue, at))
+    return [places for _, places in sorted(found.items())]
 
 
-def _one_by_one(groups: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Everything of the first group, then of the next."""
-    return [pair for group in groups for pair in group]
+class _Shelf:
+    """Reads rows off lists, up to the bytes of one call, but at least one row. `runs` holds what each read gave."""
 
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.runs: list[list[int]] = []
+        self._db = db
+        self._rows: dict[Place, sqlite3.Cursor] = {}
+        self._room = _BATCH_BYTES
 
-def _in_turn(groups: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """One from each group, then one from each again."""
-    longest = max(map(len, groups))
-    return [group[i] for i in range(longest) for group in groups if i < len(group)]
-
-
-def _within_bytes(pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """As many rows as fit into one call's bytes, but at least one."""
-    chosen: list[int] = []
-    room = _BATCH_BYTES
-    for row, size in pairs:
-        if chosen and size > room:
-            break
-        chosen.append(row)
-        room -= size
-    return chosen
+    def read(self, place: Place, count: int) -> tuple[int, bool]:
+        """As `carry_out` wants it."""
+        rows = self._rows.get(place)
+        if rows is None:
+            rows = self._rows[place] = self._db.execute(_OLDEST, place)
+        run: list[int] = []
+        while len(run) < count and self._room > 0:
+            found = rows.fetchone()
+            if found is None:
+                break
+            row, size = found
+            if size > self._room and (run or self.runs):
+                self._room = 0
+                break
+            run.append(row)
+            self._room -= size
+        if run:
+            self.runs.append(run)
+        return len(run), len(run) < count and self._room > 0
 
 
 class _Ends:

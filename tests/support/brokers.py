@@ -39,7 +39,7 @@ class InMemory:
         self._broker = MemoryBroker()
 
     def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
-        return MemoryTransport(self._broker, owner=owner, lease_s=lease_s)
+        return MemoryTransport(self._broker, owner=owner, lease_s=lease_s, **options)
 
     def places(self) -> Places:
         broker = self._broker

@@ -1,14 +1,14 @@
 -- Take up to `limit` messages from the lists into flight under this owner.
 --
--- KEYS: the lists, step by step (all queues of the first priority, then all of the next).
--- ARGV: 6 session, 7 lease in ms, 8 limit, 9 number before the first tag's, 10 share fairly between the lists of a
--- step (0/1), 11 how many steps, then how many lists each step has, then for each list what follows the envelope in
--- kombu's entry. Returns {{list, count, list, count, …}, {envelope, …}, {position, crashes, …}}: positions are those
--- of envelopes that have crashed a child before. The caller builds the tags by the same rule.
+-- KEYS: the lists, all queues of the first priority, then all of the next.
+-- ARGV: 6 session, 7 lease in ms, 8 limit, 9 number before the first tag's, then for each list what follows the envelope
+-- in kombu's entry; then the groups to read before the lists follow in their order (order.py): budget (0 = what is left),
+-- how many lists, and for each its position, quota and weight. Returns {{list, count, list, count, …}, {envelope, …},
+-- {position, crashes, …}, {list, …}}: positions are those of envelopes that have crashed a child before, the last lists
+-- those that had no more. The caller builds the tags by the same rule.
 
-local session, lease_ms, limit, number, fair = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
-local steps = tonumber(ARGV[11])
-local TAILS = 11 + steps
+local session, lease_ms, limit, number = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local TAILS = 9
 local FIRST_READ = 4 -- sizes are unknown before the first look: ten-megabyte messages must not be read by the hundred
 
 -- A late command of a connection that this owner has given up must take nothing: nobody would read the reply.
@@ -23,9 +23,10 @@ move_due(now_ms)
 
 -- 1. Read, oldest first (the right end of a list is its front).
 local runs, envelopes, room, largest = {}, {}, BATCH_BYTES, 1
-local taken = {}
+local taken, has_ended, ended = {}, {}, {}
 
 local function read_list(at, want)
+    if has_ended[at] then return 0 end
     local before, start = #envelopes, taken[at] or 0
     local got, chunk = start, math.min(want, FIRST_READ)
     while want > 0 and room > 0 do
@@ -37,7 +38,10 @@ local function read_list(at, want)
             if #envelope > largest then largest = #envelope end
         end
         got, want = got + #found, want - #found
-        if #found < chunk then break end
+        if #found < chunk then
+            has_ended[at], ended[#ended + 1] = true, at
+            break
+        end
         chunk = math.max(1, math.min(want, CHUNK, math.floor(room / largest)))
     end
     if got > start then
@@ -47,28 +51,49 @@ local function read_list(at, want)
     return got - start
 end
 
-local function read_step(first, last)
-    local wished = {}
-    for at = first, last do
-        if limit == 0 then return end
-        local share = fair and math.ceil(limit / (last - at + 1)) or limit
-        local got = read_list(at, share)
-        limit = limit - got
-        if got == share then wished[#wished + 1] = at end
+-- First the quotas, in proportion when there is less to give than was planned; then, while some list has more, what is
+-- left over by weight.
+local function read_group(lists, budget)
+    local left, planned = budget, budget
+    local sum = 0
+    for _, list in ipairs(lists) do sum = sum + list.want end
+    if sum > planned then planned = sum end
+    for _, list in ipairs(lists) do list.want = math.floor(list.want * budget / planned) end
+    while #lists > 0 and left > 0 do
+        local hungry, total = {}, 0
+        for _, list in ipairs(lists) do
+            local want = math.min(list.want, left)
+            local got = read_list(list.at, want)
+            left = left - got
+            if got == list.want and not has_ended[list.at] then
+                hungry[#hungry + 1] = list
+                total = total + list.weight
+            end
+        end
+        local most = 0
+        for _, list in ipairs(hungry) do
+            list.want = math.floor(left * list.weight / total)
+            most = math.max(most, list.want)
+        end
+        if most == 0 and hungry[1] then hungry[1].want = 1 end
+        lists = hungry
     end
-    for _, at in ipairs(wished) do
-        if limit == 0 then return end
-        limit = limit - read_list(at, limit)
-    end
+    return budget - left
 end
 
-local first = 1
-for step = 1, steps do
-    local last = first + tonumber(ARGV[11 + step]) - 1
-    if limit > 0 and room > 0 then read_step(first, last) end
-    first = last + 1
+local at = TAILS + #KEYS + 1
+while at < #ARGV and limit > 0 do
+    local budget, count, lists = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), {}
+    for i = at + 2, at + 3 * count, 3 do
+        lists[#lists + 1] = {at = tonumber(ARGV[i]), want = tonumber(ARGV[i + 1]), weight = tonumber(ARGV[i + 2])}
+    end
+    limit = limit - read_group(lists, budget == 0 and limit or math.min(budget, limit))
+    at = at + 2 + 3 * count
 end
-if #envelopes == 0 then return {{}, {}, {}} end
+for list = 1, #KEYS do
+    if limit > 0 and room > 0 then limit = limit - read_list(list, limit) end
+end
+if #envelopes == 0 then return {{}, {}, {}, {}} end
 
 -- 2. Write them into flight.
 
@@ -144,4 +169,4 @@ for i = 1, #crashed, 2 do
     local list = select(3, read_tag(tags[crashed[i]]))
     call('HDEL', OWN .. 'crashes:' .. list, redis.sha1hex(envelopes[crashed[i]]))
 end
-return {runs, envelopes, crashed}
+return {runs, envelopes, crashed, ended}
