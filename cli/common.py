@@ -82,9 +82,9 @@ class Target:
     @contextmanager
     def broker(self, app: App) -> Iterator[Transport]:
         """A connection to the application's broker, closed at the end. Raises ConfigError or TransportError."""
-        from ..transports import open_transport
+        from ..transports import broker_options, open_transport
 
-        transport = open_transport(app.conf.broker_url, options=app.conf.broker_transport_options)
+        transport = open_transport(app.conf.broker_url, options=broker_options(app.conf))
         try:
             transport.connect()
             yield transport

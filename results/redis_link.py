@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+import hiredis
+
 from ..core.errors import ConfigError, ResultStoreError, TransportError
-from ..transports import Command, Endpoint, Link, read_url
+from ..transports import Command, Endpoint, Link, is_wrong_server, open_link, read_url, tls_options
 from .base import SettingsLike
 
 _T = TypeVar("_T")
@@ -24,8 +26,12 @@ _OPTIONS: Final = (
     "socket_timeout",
     "socket_connect_timeout",
     "socket_keepalive",
+    "socket_keepalive_options",
     "health_check_interval",
     "client_name",
+    "master_name",
+    "min_other_sentinels",
+    "sentinel_kwargs",
 )
 _NOTHING: Final = object()
 
@@ -33,7 +39,7 @@ _NOTHING: Final = object()
 def endpoint_of(url: str, settings: SettingsLike) -> Endpoint:
     """Read the URL and the settings that go with it. Raises ConfigError with every mistake."""
     try:
-        return read_url(url, _connection_options(url, settings))[0]
+        return read_url(url, _connection_options(settings))[0]
     except ConfigError as error:
         raise ConfigError(*(_about_results(problem) for problem in error.problems)) from None
 
@@ -59,11 +65,11 @@ class RedisLink:
         """
         was_open = self._link is not None and self._pid == os.getpid()
         try:
-            return self.use(lambda link: link.call(*commands))
+            return self._checked_server(self.use(lambda link: link.call(*commands)))
         except ResultStoreError as error:
             if not (was_open and _is_dropped(error)):
                 raise
-        return self.use(lambda link: link.call(*commands))
+        return self._checked_server(self.use(lambda link: link.call(*commands)))
 
     def use(self, action: Callable[[Any], _T]) -> _T:
         """Do something with the connection; after an error it is gone."""
@@ -82,6 +88,12 @@ class RedisLink:
         if link is not None:
             link.close()
 
+    def _checked_server(self, replies: list[Any]) -> list[Any]:
+        """Leave a server that says it is not the master, so that the next call looks for another."""
+        if any(isinstance(reply, hiredis.ReplyError) and is_wrong_server(reply) for reply in replies):
+            self.close()
+        return replies
+
     def _open(self) -> Any:
         if self._pid != os.getpid():
             self.close()
@@ -89,7 +101,7 @@ class RedisLink:
             self.close()
         if self._link is None:
             self._pid = os.getpid()
-            self._link = self._kind(self._endpoint)
+            self._link = open_link(self._endpoint, self._kind)
         return self._link
 
 
@@ -145,7 +157,7 @@ def _is_nothing(reply: Any) -> bool:
     return not isinstance(reply, list | Exception)
 
 
-def _connection_options(url: str, settings: SettingsLike) -> dict[str, Any]:
+def _connection_options(settings: SettingsLike) -> dict[str, Any]:
     given = settings.get("result_backend_transport_options") or {}
     options: dict[str, Any] = {
         "socket_timeout": settings.get("redis_socket_timeout"),
@@ -153,18 +165,11 @@ def _connection_options(url: str, settings: SettingsLike) -> dict[str, Any]:
         "socket_keepalive": settings.get("redis_socket_keepalive") or None,
     }
     options.update((name, given[name]) for name in _OPTIONS if given.get(name) is not None)
-    tls = settings.get("redis_backend_use_ssl")
-    if isinstance(tls, Mapping) and url.startswith("rediss"):
-        options.update((name, _name_of(value)) for name, value in tls.items())
+    options.update(tls_options(settings.get("redis_backend_use_ssl"), "redis_backend_use_ssl"))
     for name in ("socket_timeout", "socket_connect_timeout"):
         if isinstance(options[name], int | float):
             options[name] = min(options[name], _LONGEST_S)
     return options
-
-
-def _name_of(value: Any) -> Any:
-    """`ssl.CERT_REQUIRED` as a word; anything else as it is."""
-    return value.name if hasattr(value, "name") else value
 
 
 def _about_results(problem: str) -> str:

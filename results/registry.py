@@ -9,8 +9,9 @@ from ..core.settings_values import nearest
 from ..core.urls import redact, scheme_of
 from .base import ResultStore, SettingsLike
 
-_KNOWN: Final = ("redis", "rediss", "redis+socket", "sqlite", "disabled")
-_LATER: Final = ("dynamodb", "sentinel")
+_REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
+_KNOWN: Final = (*_REDIS, "sqlite", "disabled")
+_LATER: Final = ("dynamodb",)
 
 
 def open_result_store(url: str | None, *, settings: SettingsLike) -> ResultStore | None:
@@ -24,7 +25,7 @@ def open_result_store(url: str | None, *, settings: SettingsLike) -> ResultStore
     scheme = scheme_of(url)
     if scheme == "disabled":
         return None
-    if scheme in ("redis", "rediss", "redis+socket"):
+    if scheme in _REDIS:
         from .redis import RedisResultStore
 
         return RedisResultStore(url, settings)

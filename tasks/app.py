@@ -239,11 +239,11 @@ class App:
         return f"<App {self.main or '?'}>"
 
     def _open_transport(self) -> Transport:
-        from ..transports import open_transport
+        from ..transports import broker_options, open_transport
 
         conf = self.conf
         url = conf.broker_write_url or conf.broker_url
-        return open_transport(url, options=conf.broker_transport_options)
+        return open_transport(url, options=broker_options(conf))
 
     def _annotate(self) -> None:
         """Apply `task_annotations`: options by task name, those of `*` for all."""

@@ -46,7 +46,7 @@ _FOR_NOW: Final = {
 _HINTS: Final = {**_FOR_GOOD, **_FOR_NOW}
 #: After these the server at the other end may be the wrong one: the connection is given up, so that the next one can
 #: find another.
-_WRONG_SERVER: Final = ("READONLY", "MASTERDOWN", "LOADING")
+_WRONG_SERVER: Final = ("READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS")
 #: A script that is refused with one of these has not written anything: its first write decides.
 _BEFORE_ANY_WRITE: Final = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "BUSY", "NOREPLICAS")
 

@@ -28,10 +28,11 @@ class RedisServer:
     example ("--appendonly", "yes").
     """
 
-    def __init__(self, *arguments: str, executable: str | None = None) -> None:
+    def __init__(self, *arguments: str, executable: str | None = None, password: str = "") -> None:
         self.executable = executable or newest_redis()
         self.port = free_port(below=_BUS_OFFSET_LIMIT)
         self._arguments = arguments
+        self._password = password
         self._folder = tempfile.TemporaryDirectory(prefix="qworker-redis-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +48,7 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """A redis-py client, for looking behind the scenes."""
-        return redis.Redis(port=self.port, **options)
+        return redis.Redis(port=self.port, **{"password": self._password or None, **options})
 
     def start(self) -> RedisServer:
         """Start, and wait until it answers."""
