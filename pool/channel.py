@@ -8,7 +8,6 @@ caller, and what cannot be written to talk at once waits in a buffer.
 from __future__ import annotations
 
 import os
-import select
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -130,9 +129,15 @@ class Channel:
         self._stack_at += len(text)
         return text.decode("utf-8", "replace")
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the child says something or is gone; False when the time is over."""
-        return bool(select.select([self._talk], [], [], timeout_s)[0])
+    def has_news(self) -> bool:
+        """Whether something that the child has said, or its end, has not been read yet. Never waits."""
+        try:
+            self._talk.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _read(self) -> bool:
         """Read what there is, at most one buffer's worth: other children wait too."""

@@ -197,9 +197,10 @@ class Outcomes:
 
     def bury(self, seat: Seat, death: Death) -> None:
         """A child has ended: hear its last words, take back what it had not read, and see what it was running."""
-        while self.hear(seat):
-            if not seat.channel.wait(2.0):
-                break  # a grandchild holds the socket open: everything that was said has been read
+        # Whatever it has said is in the socket: nothing is waited for, not even end-of-file, because a process that a
+        # task has left behind may hold the other end open for ever.
+        while seat.channel.has_news() and self.hear(seat):
+            pass
         self.pending_begins = [begin for begin in self.pending_begins if begin[0] is not seat]
         self._ledger.put_back(self._dispatcher.take_back(seat))
         for entry in self._ledger.sent_to(seat.channel.serial):

@@ -73,6 +73,24 @@ def test_a_crashed_at_most_once_task_is_not_repeated(any_shop: Shop) -> None:
     assert any_shop.ran() == ["x"]
 
 
+def test_what_a_task_leaves_behind_keeps_nobody_waiting(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "2", "-Q", "hipri")
+    any_shop.task("gate").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go"], "one child is busy all the time")
+    began = time.monotonic()
+    any_shop.task("leaves_a_copy").delay()
+    try:
+        wait_until(lambda: len(any_shop.dead()) == 1, "dead-lettered after the third time")
+        assert any_shop.task("add").delay(1).get(timeout=5) == 1
+        assert time.monotonic() - began < 2.0
+    finally:
+        for line in any_shop.ran():
+            if line.startswith("copy "):
+                psutil.Process(int(line.split()[1])).kill()
+    (any_shop.folder / "go").touch()
+    assert worker.stop() == 0
+
+
 def test_a_killed_idle_child_is_replaced(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "2", "-Q", "hipri")
     victim = worker.children()[0]
