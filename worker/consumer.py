@@ -190,7 +190,7 @@ class Consumer:
         self._judge_suspects()
         self._enforcer.enforce(now)
         self._dispatcher.rebalance(now)
-        if not self._settler.is_full:
+        if not self._outcomes.is_draining and not self._settler.is_full:
             self._dispatcher.dispatch()
         self._watch_backlogs()
         for seat in self._dispatcher.seats.values():
@@ -362,7 +362,7 @@ class Consumer:
             self._dismiss(seat)
 
     def _on_boot_failed(self, seat: Seat, text: str) -> None:
-        self._notify(Notice("boot_failed", seat.channel.slot, {"traceback": text}))
+        self._notify(Notice("boot_failed", seat.channel.slot, {"serial": seat.channel.serial, "traceback": text}))
 
     def _on_spent(self, seat: Seat) -> None:
         self._notify(Notice("spent", seat.channel.slot, {"serial": seat.channel.serial}))
@@ -399,19 +399,25 @@ class Consumer:
         self._dispatcher.most_busy = size
 
     def _obey_retire(self, serial: int) -> None:
-        """Another child is ready to take this one's part: it finishes what it has begun and leaves."""
+        """This child is not needed any more: it finishes what it has begun and leaves."""
         seat = self._dispatcher.seats.get(serial)
         if seat is not None and not seat.is_leaving:
             seat.is_retired = True
             self._ledger.put_back(self._dispatcher.take_back(seat))
+            self._end_unready(seat)
 
-    def _obey_shrink(self) -> None:
-        """One child fewer: the idlest one, without a successor."""
-        seats = self._dispatcher.working()
-        if seats:
-            seat = min(seats, key=lambda s: s.load)
-            self._obey_retire(seat.channel.serial)
-            self._notify(Notice("shed", seat.channel.slot, {"serial": seat.channel.serial}))
+    def _obey_shed(self, serials: list[int]) -> None:
+        """One of these children leaves without a successor: one that is doomed, boots, or has the least to do."""
+        seats = [seat for serial in serials if (seat := self._dispatcher.seats.get(serial)) is not None]
+        seat = min(seats, key=lambda s: (not s.is_leaving, s.load, s.is_ready), default=None)
+        serial = 0 if seat is None else seat.channel.serial
+        self._obey_retire(serial)
+        self._notify(Notice("shed", data={"serial": serial}))
+
+    def _end_unready(self, seat: Seat) -> None:
+        """A child that has not finished booting has no work that could be lost, and may never finish."""
+        if not seat.is_ready and not seat.is_deaf:
+            self._signal_child(seat, signal.SIGKILL)
 
     def _obey_condemn(self, serial: int, kib: int, limit_kib: int) -> None:
         """A child has taken more memory than it may: it is killed now, which counts as a crash of what it runs."""
@@ -435,6 +441,7 @@ class Consumer:
         for seat in self._dispatcher.seats.values():
             if not seat.is_leaving:  # what such a one has not read is its own order to leave
                 self._ledger.put_back(self._dispatcher.take_back(seat))
+                self._end_unready(seat)
         self._release()
 
     def _obey_cut(self) -> None:

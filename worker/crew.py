@@ -2,6 +2,9 @@
 
 Owned by the master's main thread. A slot outlives the children in it; each child has a serial number of its own. A
 child that is to leave does so only when another one is ready in its stead, so the pool never works with fewer.
+
+Whatever happens only changes what is noted here; `fill`, called on every turn, compares that with what should be, and
+acts. So no order of events can leave the pool too large or too small.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ class Spawner(Protocol):
 class Slot:
     """One place in the pool and the child in it (pid 0: asked for, not yet born).
 
-    `is_leaving`: another child is to take its part; `is_told`: the consumer has been told to let it go.
+    `is_spent`: it has done, or taken, as much as it may; `is_leaving`: another child is to take its part; `is_told`:
+    the consumer has been told to let it go.
     """
 
     index: int
@@ -65,20 +69,22 @@ class Slot:
     spawner: Spawner
     pid: int = 0
     is_ready: bool = False
+    is_spent: bool = False
     is_leaving: bool = False
     is_told: bool = False
 
 
 class Crew:
-    """All children. `is_hopeless` turns true when children keep dying before they are ready."""
+    """All children. `is_hopeless` turns true when those of the present spawner keep dying before they are ready."""
 
     def __init__(self, size: int, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self.size = size
         self._slots: dict[int, Slot] = {}
-        self._spent: list[int] = []  # serials of children that wait to be replaced
         self._serial = 0
+        self._source: Spawner | None = None  # whose children the pool is filled with
         self._boot_deaths = 0
+        self._is_shedding = False  # the consumer has been asked which child to let go
         self.boot_trouble = ""
 
     @property
@@ -99,20 +105,28 @@ class Crew:
     @property
     def is_ready(self) -> bool:
         """Whether as many children are ready as there should be."""
-        return sum(slot.is_ready and not slot.is_leaving for slot in self._slots.values()) >= self.size
+        return self._count_ready() >= self.size
 
     def fill(self, spawner: Spawner) -> None:
-        """Let the next spent children go, as far as that is allowed, and ask for those that are missing."""
-        # Those whose successor is ready only finish what they run: they hold nobody up.
-        while self._spent and len(self._being_replaced()) < max(1, self.size // REPLACED_AT_ONCE):
-            self._leave(self._spent.pop(0))
+        """Bring the pool to its size: begin to replace spent children, ask for missing ones, let others go."""
+        self._draw_from(spawner)
+        self._replace_spent()
         for _ in range(self.size - len(self._staying())):
             if not self._fork(spawner):
-                return
+                break
+        self._shed_surplus()
+        self._let_replaced_go()
 
-    def _leave(self, serial: int) -> None:
-        slot = self._by_serial(serial)
-        if slot is not None:
+    def _draw_from(self, spawner: Spawner) -> None:
+        if spawner is not self._source:
+            self._source = spawner
+            self._boot_deaths = 0
+            self.boot_trouble = ""
+
+    def _replace_spent(self) -> None:
+        # Those whose successor is ready only finish what they run: they hold nobody up.
+        free = max(1, self.size // REPLACED_AT_ONCE) - len(self._being_replaced())
+        for slot in [slot for slot in self._staying() if slot.is_spent][: max(0, free)]:
             slot.is_leaving = True
 
     def _fork(self, spawner: Spawner) -> bool:
@@ -127,6 +141,29 @@ class Crew:
         self._mailbox.post("child", channel=channel)
         return True
 
+    def _shed_surplus(self) -> None:
+        """Ask the consumer to let the idlest go, one at a time: it alone knows who is idle."""
+        staying = self._staying()
+        if len(staying) > self.size and not self._is_shedding:
+            self._is_shedding = True
+            self._mailbox.post("shed", serials=[slot.serial for slot in staying])
+
+    def _let_replaced_go(self) -> None:
+        """Those that are being replaced leave as soon as enough children are ready without them.
+
+        One that has not finished booting is of no use any more. Among the others, the spent ones go first, and those of
+        the last generation that is known to work stay longest.
+        """
+        leaving = sorted(self._being_replaced(), key=lambda slot: (slot.is_ready, not slot.is_spent, -slot.serial))
+        unready = sum(not slot.is_ready for slot in leaving)
+        surplus = self._count_ready() + len(leaving) - unready - self.size
+        for slot in leaving[: unready + max(0, surplus)]:
+            self._retire(slot)
+
+    def _retire(self, slot: Slot) -> None:
+        slot.is_leaving = slot.is_told = True
+        self._mailbox.post("retire", serial=slot.serial)
+
     def born(self, index: int, pid: int) -> None:
         """The spawner has forked this slot's child."""
         slot = self._slots.get(index)
@@ -134,18 +171,21 @@ class Crew:
             slot.pid = pid
 
     def ready(self, serial: int) -> int:
-        """This child takes work; one that waits for that may leave. Returns its pid, 0 if it has died already."""
+        """This child takes work. Returns its pid, 0 if it has died already."""
         slot = self._by_serial(serial)
         if slot is None:
             return 0
         slot.is_ready = True
-        self._boot_deaths = 0
-        self.boot_trouble = ""
-        leaving = next(iter(self._being_replaced()), None)
-        if leaving is not None:
-            leaving.is_told = True
-            self._mailbox.post("retire", serial=leaving.serial)
+        if slot.spawner is self._source:
+            self._boot_deaths = 0
+            self.boot_trouble = ""
         return slot.pid
+
+    def boot_failed(self, serial: int, trouble: str) -> None:
+        """This child has said why it cannot start; its death follows, or has just been reported."""
+        slot = self._by_serial(serial)
+        if slot is None or slot.spawner is self._source:
+            self.boot_trouble = trouble
 
     def replace(self, serial: int) -> bool:
         """This child is spent (too many tasks, too much memory): it leaves once another one is ready.
@@ -153,9 +193,9 @@ class Crew:
         False when that is known already.
         """
         slot = self._by_serial(serial)
-        if slot is None or slot.is_leaving or serial in self._spent:
+        if slot is None or slot.is_leaving or slot.is_spent:
             return False
-        self._spent.append(serial)
+        slot.is_spent = True
         return True
 
     def died(self, index: int, pid: int, death: Death) -> None:
@@ -164,7 +204,7 @@ class Crew:
         if slot is None or slot.pid != pid:  # it went with its spawner, and another one sits there now
             return
         del self._slots[index]
-        if not slot.is_ready and not slot.is_leaving:
+        if slot.spawner is self._source and not slot.is_ready and not slot.is_leaving:
             self._boot_deaths += 1
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
         self._mailbox.post("died", serial=slot.serial, death=death)
@@ -176,6 +216,14 @@ class Crew:
             _kill_group(slot.pid)
             self._mailbox.post("died", serial=slot.serial, death=death)
             del self._slots[slot.index]
+
+    def tell_again(self) -> None:
+        """The consumer has been started anew: what it was told last may have been lost."""
+        self.size = self._size
+        self._is_shedding = False
+        for slot in self._slots.values():
+            if slot.is_told:
+                self._retire(slot)
 
     def kill(self) -> None:
         """SIGKILL for every child and whatever its task has started in the same process group."""
@@ -192,13 +240,22 @@ class Crew:
         """A new generation is to take over: everybody leaves, each when one of the new ones is ready."""
         for slot in self._slots.values():
             slot.is_leaving = True
-        self._spent.clear()
 
-    def restore(self, spawner: Spawner) -> None:
-        """The new generation cannot start: those of `spawner` that have not been told to leave stay."""
-        self._boot_deaths = 0
+    def roll_back(self, spawner: Spawner) -> None:
+        """Only children of `spawner` are to stay, as far as they have not been told to leave; all others go now."""
+        self._draw_from(spawner)
         for slot in self._slots.values():
-            slot.is_leaving = slot.is_told or slot.spawner is not spawner
+            if slot.spawner is spawner:
+                slot.is_leaving = slot.is_told
+            elif not slot.is_told:
+                self._retire(slot)
+
+    def forget_unborn(self, serial: int) -> None:
+        """The worker stops: this child counts as dead if it has not been forked yet; it leaves once it looks around."""
+        slot = self._by_serial(serial)
+        if slot is not None and not slot.pid:
+            del self._slots[slot.index]
+            self._mailbox.post("died", serial=serial, death=Death(None, is_ours=True))
 
     def has_children_of(self, spawner: Spawner) -> bool:
         """Whether a child of this spawner is left."""
@@ -206,6 +263,7 @@ class Crew:
 
     def shed(self, serial: int) -> None:
         """The consumer has let this one go without a successor (the pool shrinks)."""
+        self._is_shedding = False
         slot = self._by_serial(serial)
         if slot is not None:
             slot.is_leaving = slot.is_told = True
@@ -220,6 +278,9 @@ class Crew:
 
     def _staying(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if not slot.is_leaving]
+
+    def _count_ready(self) -> int:
+        return sum(slot.is_ready for slot in self._staying())
 
     def _being_replaced(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if slot.is_leaving and not slot.is_told]

@@ -1,8 +1,9 @@
-"""The spawners of one worker, over time: the current one, one that is to replace it, one whose children are leaving.
+"""The spawners of one worker, over time: the current one, one that is to replace it, and those whose children leave.
 
 Owned by the master's main thread. A reload starts a successor; when that has imported the application it becomes the
-current one, and the old one stays until its last child has left. A current one that dies is started anew, after ever
-longer waits.
+current one, and the one before it stays until its last child has left. Until the new children have shown that they can
+start, the last generation that could is remembered: if they cannot, it goes on, and the new one is given up for good.
+A current one that dies is started anew, after ever longer waits.
 """
 
 from __future__ import annotations
@@ -33,18 +34,21 @@ class Generations:
         self._table = table
         self._clock = clock
         self._successor: Spawner | None = None
-        self._predecessor: Spawner | None = None
+        self._is_asked_again = False  # for a reload, while a successor was importing
+        self._fallback: Spawner | None = None  # among those that leave: what to go back to
+        self._importing: set[Spawner] = set()
+        self._leaving: dict[Spawner, str] = {}  # and what to say when its last child has left
         self._deaths = 0
         self._respawn_at = math.inf
         self.current: Spawner | None = None
 
     def begin(self) -> None:
         """Fork the first one: the master has no threads yet, so both share memory."""
-        self.current = self._start(self._table, "fork")
+        self.current = self._begun("fork")
 
     def all(self) -> list[Spawner]:
         """Every spawner that there is, for `select`."""
-        return [s for s in (self.current, self._successor, self._predecessor) if s is not None]
+        return [s for s in (self.current, self._successor, *self._leaving) if s is not None]
 
     def next_at(self) -> float:
         """When `tend` has something to do."""
@@ -61,28 +65,30 @@ class Generations:
                 yield from self._gone(spawner, crew)
                 continue
             for report in reports:
+                self._importing.discard(spawner)
                 if spawner is self._successor:
                     self._on_successor(spawner, report, crew)
-                else:
+                elif spawner is self.current or report["event"] != "failed":
                     yield report
 
     def reload(self) -> None:
         """Have a successor import the application; the old children go on until it has succeeded."""
-        if self._successor is not None or self._predecessor is not None:
-            logger.info("a reload is under way already")
+        if self._successor is not None:
+            logger.info("a reload is under way: another one follows it")
+            self._is_asked_again = True
             return
         logger.info("reload: importing the application anew")
         self._successor = self._exec()
 
     def tend(self, crew: Crew) -> None:
-        """Start a spawner when one is due; finish or abandon a reload."""
-        old = self._predecessor
-        if old is not None and crew.is_hopeless:
-            self._abandon(crew, old)
-        elif old is not None and not crew.has_children_of(old):
-            old.close()
-            self._predecessor = None
-            logger.info("reload: done, the old children have left")
+        """Start a spawner when one is due; finish or give up a reload."""
+        if self._fallback is not None and crew.is_hopeless:
+            self._give_up(crew, self._fallback, f"new children cannot start: {crew.boot_trouble}")
+        elif crew.is_ready:
+            self._fallback = None
+        for spawner in [s for s in self._leaving if s is not self._fallback and not crew.has_children_of(s)]:
+            spawner.close()
+            logger.info("reload: %s", self._leaving.pop(spawner))
         if self.current is None and self._clock.monotonic() >= self._respawn_at:
             self._respawn_at = math.inf
             self.current = self._exec()
@@ -90,44 +96,67 @@ class Generations:
     def close(self, timeout_s: float) -> None:
         """End them all; one that is still importing is not waited for."""
         for spawner in self.all():
-            spawner.close(0.0 if spawner is self._successor else timeout_s)
+            spawner.close(0.0 if spawner in self._importing else timeout_s)
 
     def _exec(self) -> Spawner:
         # Exec, not fork: by now this process has threads, whose locks a forked child would find locked for ever.
-        return self._start(self._table, "spawn")
+        return self._begun("spawn")
+
+    def _begun(self, method: Literal["fork", "spawn"]) -> Spawner:
+        spawner = self._start(self._table, method)
+        self._importing.add(spawner)
+        return spawner
 
     def _on_successor(self, spawner: Spawner, report: dict[str, Any], crew: Crew | None) -> None:
-        self._successor = None
+        self._end_import()
         if report["event"] == "failed":
             trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
             logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
             spawner.close()
             return
-        self._predecessor, self.current = self.current, spawner
+        if self.current is not None:
+            self._leaving[self.current] = "done, the old children have left"
+            self._fallback = self._fallback or self.current
+        self.current = spawner
         self._respawn_at = math.inf
         if crew is not None:
             crew.renew()
 
-    def _abandon(self, crew: Crew, old: Spawner) -> None:
-        logger.error("reload: new children cannot start, the old ones go on: %s", crew.boot_trouble)
-        crew.restore(old)
-        self.current, self._predecessor = old, self.current
+    def _end_import(self) -> None:
+        self._successor = None
+        if self._is_asked_again:
+            self._is_asked_again = False
+            self.reload()
+
+    def _give_up(self, crew: Crew, old: Spawner, why: str) -> None:
+        """Back to the old generation. There is no way back to the new one: what is left of it only leaves."""
+        logger.error("reload: %s; the old children go on", why)
+        if self.current is not None:
+            self._leaving[self.current] = "what was left of the new children has gone"
+        del self._leaving[old]
+        self.current, self._fallback = old, None
+        crew.roll_back(old)
 
     def _gone(self, spawner: Spawner, crew: Crew | None) -> Iterator[dict[str, Any]]:
         """A spawner has died, and its children with it."""
+        self._importing.discard(spawner)
         spawner.close()
         if spawner is self._successor:
-            self._successor = None
+            self._end_import()
             logger.error("reload: the process that imports the application has died, the old children go on")
-        elif spawner is self._predecessor:
-            self._predecessor = None
-            if crew is not None:
-                crew.orphaned(spawner, is_first=True)
-        else:
+        elif spawner is self.current:
             self.current = None
             if crew is not None:
-                crew.orphaned(spawner, is_first=not self._deaths)
-            yield {"event": "gone", "pid": spawner.pid, "wait_s": self._respawn_later()}
+                crew.orphaned(spawner, is_first=self._fallback is not None or not self._deaths)
+            if crew is not None and self._fallback is not None:
+                self._give_up(crew, self._fallback, "the process that forks the new children has died")
+            else:
+                yield {"event": "gone", "pid": spawner.pid, "wait_s": self._respawn_later()}
+        elif self._leaving.pop(spawner, None) is not None:
+            if spawner is self._fallback:
+                self._fallback = None
+            if crew is not None:
+                crew.orphaned(spawner, is_first=True)
 
     def _respawn_later(self) -> float:
         wait_s = min(LONGEST_RESPAWN_S, _FIRST_RESPAWN_S * 2.0**self._deaths) if self._deaths else 0.0

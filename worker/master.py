@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ SIGNALS: Final = {
     signal.SIGTSTP: Event.QUIET,
     signal.SIGCONT: Event.RESUME,
 }
-#: How long the spawner may take to leave; while it imports the application nobody waits for it.
+#: How long spawners may take to leave; one that imports the application is not waited for.
 SPAWNER_S: Final = 2.0
 #: How long a cold stop leaves to tasks that it has interrupted.
 COLD_S: Final = 2.0
@@ -146,10 +146,10 @@ class Master:
         at = min(self._deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
         at = min(at, self._lifeline.next_at() if self._lifeline else math.inf)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
-        ready, _, _ = select.select(watched, [], [], timeout)
+        ready = _readable(watched, timeout)
         for number in self._pipe.take():
             self._on_signal(number)
-        spawners = [spawner for spawner in self._generations.all() if spawner in ready]
+        spawners = [spawner for spawner in self._generations.all() if spawner.fileno() in ready]
         for report in self._generations.hear(spawners, self._crew):
             _ON_REPORT[report["event"]](self, report)
         self._bell.clear()
@@ -340,14 +340,18 @@ class Master:
 
     def _on_boot_failed(self, notice: Notice) -> None:
         assert self._crew is not None
-        self._crew.boot_trouble = notice.data["traceback"]
+        self._crew.boot_failed(notice.data["serial"], notice.data["traceback"])
 
     def _on_connected(self, notice: Notice) -> None:
         self._is_connected = True
 
     def _on_signal_child(self, notice: Notice) -> None:
-        if self._crew is not None:
-            self._crew.signal(notice.slot, notice.data["serial"], notice.data["number"])
+        if self._crew is None:
+            return
+        serial, number = notice.data["serial"], notice.data["number"]
+        self._crew.signal(notice.slot, serial, number)
+        if self.phase in _STOPPING and number == signal.SIGKILL:
+            self._crew.forget_unborn(serial)  # the spawner may be busy importing the application
 
     def _on_spent(self, notice: Notice) -> None:
         if self._crew is not None:
@@ -381,7 +385,7 @@ class Master:
         assert self._crew is not None
         if self._lifeline.restart(self._crew.serials()):
             logger.warning("the consumer is started anew; running tasks go on")
-            self._mailbox.post("size", size=self._crew.size)
+            self._crew.tell_again()
             for kind in _ORDERS.get(self.phase, ()):
                 self._mailbox.post(kind)
             return
@@ -413,7 +417,7 @@ class Master:
             self._mailbox.post("stop")
             self._lifeline.join(_CLOSE_S)
         self._kill()
-        self._generations.close(SPAWNER_S if self.has_loaded else 0.0)
+        self._generations.close(SPAWNER_S)
         self.close()
 
     def close(self) -> None:
@@ -421,6 +425,17 @@ class Master:
         self._pipe.close(is_last=True)
         for closing in (self._bell, self._mailbox, self._table):
             closing.close()
+
+
+def _readable(watched: Iterable[SignalPipe | Mailbox | Spawner], timeout_s: float | None) -> set[int]:
+    """Wait until one of these can be read, or the time is over; return the descriptors that can.
+
+    Not `select.select`, which knows no descriptor above 1023: several hundred children need more.
+    """
+    poll = select.poll()
+    for one in watched:
+        poll.register(one.fileno(), select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))}
 
 
 _BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {

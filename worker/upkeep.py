@@ -69,13 +69,12 @@ class Upkeep:
         logger.info("the pool grows to %d children", size)
 
     def shrink(self) -> None:
-        """One child fewer; the consumer lets the idlest one go."""
+        """One child fewer: the idlest one leaves."""
         if self._crew.size == 1:
             logger.info("one child is left: no fewer")
             return
         self._crew.size -= 1
         logger.info("the pool shrinks to %d children", self._crew.size)
-        self._mailbox.post("shrink")
 
     def _scale(self, autoscale: Autoscale, now: float) -> None:
         wanted = autoscale.wanted(self._crew.size, *self._load(), now)

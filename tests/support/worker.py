@@ -92,6 +92,15 @@ class Worker:
         """The process that forks the children."""
         return next(p for p in self.tree() if "qworker: spawner" in " ".join(_cmdline(p)))
 
+    def spawners(self) -> list[psutil.Process]:
+        """Every process that forks children: while the code is reloaded there are several."""
+        return [p for p in self.tree()[1:] if _parent(p) == self.pid and "qworker: spawner" in " ".join(_cmdline(p))]
+
+    def forked(self) -> list[psutil.Process]:
+        """All children, also those that boot and have no title of their own yet."""
+        spawners = {spawner.pid for spawner in self.spawners()}
+        return [p for p in self.tree() if _parent(p) in spawners]
+
     def survivors(self) -> list[psutil.Process]:
         """Processes of this worker that still run (zombies do not)."""
         return [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -119,3 +128,10 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return []
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
@@ -17,17 +18,24 @@ from qworker.worker.consumer import Notice
 from qworker.worker.mailbox import Mailbox
 from qworker.worker.master import Master, Plan
 
+#: No process has this id: it is above what Linux hands out.
+NOBODY = 2**30
+
 
 class FakeSpawner:
     """Reports what the test puts into `queue`; None in it means that it has died."""
 
     pid = 4711
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int | None = None) -> None:
         self.queue: list[dict[str, Any] | None] = []
         self.forked: list[int] = []
         self.is_closed = False
         self._read, self._write = socket.socketpair()
+        if fd is not None:
+            os.dup2(self._read.fileno(), fd, inheritable=False)
+            self._read.close()
+            self._read = socket.socket(fileno=fd)
         self._write.send(b"x")  # always something to read: turns never wait
 
     def fileno(self) -> int:
@@ -79,13 +87,14 @@ class Stage:
         self.clock = FakeClock()
         self.spawners: list[FakeSpawner] = []
         self.methods: list[str] = []
+        self.next_fd: int | None = None
         self.mailbox: Mailbox = None  # type: ignore[assignment]
         self.master = Master(self._start, self._plan, self.clock)
         self.master.start()
 
     def _start(self, table: SlotTable, method: str) -> FakeSpawner:
         self.methods.append(method)
-        self.spawners.append(FakeSpawner())
+        self.spawners.append(FakeSpawner(self.next_fd))
         return self.spawners[-1]
 
     def _plan(
@@ -127,7 +136,7 @@ class Stage:
         """Up to RUNNING, with two children."""
         self.report("loaded", config={})
         for slot in (0, 1):
-            self.report("forked", slot=slot, pid=0)
+            self.report("forked", slot=slot, pid=NOBODY)
             self.tell("ready", slot, serial=slot + 1)
         self.tell("connected")
         assert self.master.phase is Phase.RUNNING
@@ -184,7 +193,7 @@ def test_soft_shutdown_ends_the_moment_it_is_drained(stage: Stage) -> None:
 
 def test_a_dead_child_is_replaced_at_once(stage: Stage) -> None:
     stage.run()
-    stage.report("exited", slot=1, pid=0, status=-11, peak_kib=1)
+    stage.report("exited", slot=1, pid=NOBODY, status=-11, peak_kib=1)
     assert stage.spawners[0].forked == [0, 1, 1]
     assert "died" in stage.letters()
 
@@ -192,15 +201,16 @@ def test_a_dead_child_is_replaced_at_once(stage: Stage) -> None:
 def test_a_child_that_dies_while_stopping_is_not_replaced(stage: Stage) -> None:
     stage.run()
     stage.signal(signal.SIGTERM)
-    stage.report("exited", slot=1, pid=0, status=0, peak_kib=1)
+    stage.report("exited", slot=1, pid=NOBODY, status=0, peak_kib=1)
     assert stage.spawners[0].forked == [0, 1]
 
 
 def test_children_that_cannot_boot_end_the_worker_instead_of_a_loop(stage: Stage, capfd: Any) -> None:
     stage.report("loaded", config={})
-    stage.tell("boot_failed", 0, traceback="Traceback: the reason")
+    stage.tell("boot_failed", 0, serial=1, traceback="Traceback: the reason")
     for _ in range(3):
-        stage.report("exited", slot=0, pid=0, status=1, peak_kib=1)
+        stage.report("forked", slot=0, pid=NOBODY)
+        stage.report("exited", slot=0, pid=NOBODY, status=1, peak_kib=1)
     stage.tell("drained")
     assert stage.master.exit_code is ExitCode.APP
     assert "the reason" in capfd.readouterr().err
@@ -230,6 +240,56 @@ def test_a_dead_spawner_is_replaced_by_exec_because_there_are_threads_now(stage:
     stage.report("loaded", config={})
     assert stage.spawners[1].forked == [0, 1]
     assert stage.letters() == ["died", "died", "child", "child"]
+
+
+def test_it_works_with_more_descriptors_than_select_knows(stage: Stage) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("not that many descriptors are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    stage.run()
+    stage.next_fd = 2000
+    stage.spawners[0].queue.append(None)
+    stage.master.turn()
+    stage.report("loaded", config={})
+    assert stage.spawners[1].forked == [0, 1]
+
+
+def test_a_reload_whose_children_cannot_start_is_undone_once_and_for_good(stage: Stage, caplog: Any) -> None:
+    stage.run()
+    stage.signal(signal.SIGHUP)
+    old, new = stage.spawners
+    stage.report("loaded", config={})
+    assert new.forked == [2, 3]
+    stage.letters()
+    for pid in range(NOBODY, NOBODY + 9):
+        slot = new.forked[-1]
+        new.queue.append({"event": "forked", "slot": slot, "pid": pid})
+        stage.report("exited", slot=slot, pid=pid, status=9, peak_kib=1)
+    assert len(new.forked) <= 5
+    assert old.forked == [0, 1]
+    assert "retire" in stage.letters()
+    assert [r for r in caplog.messages if "exit code 9" in r] == [r for r in caplog.messages if "cannot start" in r]
+    assert sum("cannot start" in r for r in caplog.messages) == 1
+    assert stage.master.phase is Phase.RUNNING
+
+
+def test_surplus_children_are_shed_one_at_a_time_until_the_size_is_right(stage: Stage) -> None:
+    stage.run()
+    stage.signal(signal.SIGTTIN)
+    assert stage.spawners[0].forked == [0, 1, 2]
+    stage.letters()
+    stage.signal(signal.SIGTTOU)
+    stage.signal(signal.SIGTTOU)
+    assert stage.letters() == ["shed"]
+    stage.tell("shed", serial=0)  # nobody was found
+    assert stage.letters() == ["shed"]
+    stage.tell("shed", serial=3)
+    assert stage.letters() == ["shed"]
+    stage.tell("shed", serial=1)
+    assert stage.letters() == []
+    stage.report("exited", slot=0, pid=NOBODY, status=0, peak_kib=1)
+    assert stage.spawners[0].forked == [0, 1, 2]
 
 
 def test_an_unreachable_broker_ends_it_with_69(stage: Stage) -> None:
