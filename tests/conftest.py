@@ -10,9 +10,10 @@ import pytest
 import qworker  # noqa: F401
 
 from support import RedisServer
+from support.chaos_table import pytest_terminal_summary
 from support.reports import pytest_make_collect_report, pytest_runtest_makereport
 
-__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
 
 @pytest.fixture(scope="session")

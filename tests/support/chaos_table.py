@@ -1,0 +1,49 @@
+"""The table at the end of a run: what each scenario held, broke, lost and repeated. A line is a test's property.
+
+Tests run in other processes than the one that prints: a line travels with the test's report. Loaded by
+`tests/conftest.py`, because the process that prints collects no tests.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+PROPERTY = "chaos"
+_HEAD = ("scenario", "load", "faults", "lost", "repeated", "back after p50 / max", "seed")
+
+
+def row(
+    record: Callable[[str, object], None],
+    scenario: str,
+    load: str,
+    faults: str | Mapping[str, int],
+    *,
+    lost: int,
+    repeated: int,
+    recovery_s: Sequence[float] = (),
+    seed: int | None = None,
+) -> None:
+    """Add a line; `record` is pytest's `record_property`."""
+    if not isinstance(faults, str):
+        faults = ", ".join(f"{count} × {what}" for what, count in sorted(faults.items()))
+    back = f"{statistics.median(recovery_s):.2f} s / {max(recovery_s):.2f} s" if recovery_s else "–"
+    record(PROPERTY, [scenario, load, faults, str(lost), str(repeated), back, "–" if seed is None else str(seed)])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the lines of all tests, as Markdown."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    lines = [
+        value
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]
+    if not lines:
+        return
+    terminalreporter.section("chaos")
+    for line in (_HEAD, ("---",) * len(_HEAD), *sorted(lines)):
+        terminalreporter.write_line(f"| {' | '.join(line)} |")
