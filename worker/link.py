@@ -25,6 +25,8 @@ MAINTAIN_S: Final = 5.0
 CERTAIN_SHARE: Final = 0.8
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 15.0
+#: A connection that breaks sooner has never really worked: the next one is not made at once, but ever later.
+_WORKED_S: Final = 10.0
 
 
 class Link:
@@ -59,6 +61,8 @@ class Link:
         self.was_up = False
         self.attempts = 0
         self._try_at = 0.0
+        self._up_at = 0.0
+        self._breaks = 0  # connections in a row that have broken at once
         self._renew_at = 0.0
         self._maintain_at = 0.0
         self._look_at = 0.0  # when to look at the queues again
@@ -84,8 +88,11 @@ class Link:
             logger.warning("--purge: deleted %d waiting messages from %s", purged, ", ".join(self._queues))
         if self.attempts:
             logger.info("connected to the broker after %d failed attempts", self.attempts)
+        if not self.was_up:
+            self._warn()
         self.is_up = self.was_up = True
         self.attempts = 0
+        self._up_at = now
         self._renew_at = now + self._renew_every_s
         self._maintain_at = self._look_at = now
         return True
@@ -95,18 +102,34 @@ class Link:
         logger.warning("%s; reconnecting, running tasks go on", error)
         self.is_up = False
         self._arm = False
-        self._try_at = self._clock.monotonic()
+        now = self._clock.monotonic()
+        self._breaks = self._breaks + 1 if now - self._up_at < _WORKED_S else 0
+        self._try_at = now + (self._wait_s(self._breaks - 1) if self._breaks > 1 else 0.0)
+
+    def _warn(self) -> None:
+        """Say once what the broker's settings put at risk."""
+        try:
+            texts = self.transport.warnings()
+        except TransportError as error:  # the next call finds out whether the connection has broken
+            logger.debug("the broker's settings were not looked at: %s", error)
+            return
+        for text in texts:
+            logger.warning("%s", text)
 
     def _failed(self, error: TransportError) -> None:
         self.attempts += 1
         if self._max_attempts is not None and self.attempts > self._max_attempts:
             raise TransportError(f"{error}; giving up after {self.attempts} attempts")
-        # Well within a lease: after an outage everybody has half a lease to be heard of again.
-        longest = min(_LONGEST_WAIT_S, self._lease_s / 4, _FIRST_WAIT_S * 2.0 ** min(self.attempts - 1, 10))
-        wait_s = longest * self._rng.uniform(0.5, 1.0)
+        wait_s = self._wait_s(self.attempts)
         self._try_at = self._clock.monotonic() + wait_s
         of = f" of {self._max_attempts}" if self._max_attempts is not None else ""
         logger.error("%s; attempt %d%s, next in %.1f s", error, self.attempts, of, wait_s)
+
+    def _wait_s(self, attempts: int) -> float:
+        """How long to wait after so many failures in a row."""
+        # Well within a lease: after an outage everybody has half a lease to be heard of again.
+        longest = min(_LONGEST_WAIT_S, self._lease_s / 4, _FIRST_WAIT_S * 2.0 ** min(attempts - 1, 10))
+        return longest * self._rng.uniform(0.5, 1.0)
 
     def _adopt(self) -> None:
         """Renew what we hold, and take over what a reserve whose reply was lost has taken in our name."""
