@@ -217,7 +217,7 @@ def _body(
     except LookupError:
         text = f"content encoding {envelope.get('content-encoding')!r:.80} is not known"
         raise MessageError(UNKNOWN_ENCODING, text) from None
-    except (DecodeError, ConfigError, TypeError) as problem:  # TypeError: a content encoding that is no text
+    except (DecodeError, ConfigError) as problem:
         raise MessageError(UNDECODABLE_BODY, f"the body cannot be decoded: {problem}") from None
 
 
@@ -277,24 +277,42 @@ def _parts(body: Any) -> tuple[Any, Any, Any]:
 
 def _checked(embed: dict[str, Any]) -> dict[str, Any]:
     """Return `embed` once it is sure that it can be read: that must not turn out only when the task has run."""
-    for name in ("callbacks", "errbacks", "chain"):
-        links = embed.get(name)
-        if links is not None and not (type(links) in (list, tuple) and all(map(_is_signature, links))):
-            raise MessageError(BAD_BODY_SHAPE, f"{name} is neither null nor a list of signatures")
-    chord = embed.get("chord")
-    if chord is not None and not _is_signature(chord):
-        raise MessageError(BAD_BODY_SHAPE, "chord is neither null nor a signature")
+    try:
+        for name in ("callbacks", "errbacks", "chain"):
+            links = embed.get(name)
+            if links is not None and not (type(links) in (list, tuple) and all(map(_is_signature, links))):
+                raise MessageError(BAD_BODY_SHAPE, f"{name} is neither null nor a list of signatures")
+        chord = embed.get("chord")
+        if chord is not None and not _is_signature(chord):
+            raise MessageError(BAD_BODY_SHAPE, "chord is neither null nor a signature")
+    except RecursionError:
+        raise MessageError(TOO_DEEP, "what follows the task is nested too deeply") from None
     return {} if all(embed.get(name) is None for name in _NO_EMBED) else embed
 
 
 def _is_signature(value: Any) -> bool:
+    """Whether `value` can be read as a signature, as deep as anything in it will be read as one."""
     return (
         isinstance(value, dict)
         and _is_name(value.get("task"))
         and isinstance(value.get("args") or [], list | tuple)
         and isinstance(value.get("kwargs") or {}, dict)
-        and isinstance(value.get("options") or {}, dict)
+        and _are_options(value.get("options") or {})
+        and isinstance(value.get("subtask_type"), str | None)
+        and (value.get("subtask_type") not in ("chain", "group") or _has_members(value))
     )
+
+
+def _are_options(options: Any) -> bool:
+    return isinstance(options, dict) and all(
+        options.get(name) is None or _is_name(options[name]) for name in ("task_id", "queue", "routing_key")
+    )
+
+
+def _has_members(canvas: dict[str, Any]) -> bool:
+    members = (canvas.get("kwargs") or {}).get("tasks") or ()
+    is_empty_chain = not members and canvas["subtask_type"] == "chain"
+    return isinstance(members, list | tuple) and not is_empty_chain and all(map(_is_signature, members))
 
 
 def _count(retries: Any) -> int:

@@ -221,6 +221,10 @@ def _header(name: str, default: Callable[[], Any] = _none) -> tuple[_Reader, Cal
     return (lambda _context, message: message.headers.get(name)), default
 
 
+def _text(name: str) -> tuple[_Reader, Callable[[], Any]]:
+    return (lambda _context, message: message.text(name)), _none
+
+
 def _embedded(name: str) -> tuple[_Reader, Callable[[], Any]]:
     return (lambda _context, message: message.embed.get(name)), _none
 
@@ -262,6 +266,7 @@ _FIELDS: Final[Mapping[str, tuple[_Reader, Callable[[], Any]]]] = {
     "replaced_task_nesting": (lambda _context, message: message.headers.get("replaced_task_nesting") or 0, int),
     **{name: _property(name) for name in ("correlation_id", "reply_to")},
     **{name: _embedded(name) for name in ("callbacks", "errbacks", "chain", "chord")},
-    **{name: _header(name) for name in ("eta", "expires", "root_id", "parent_id", "group", "group_index")},
+    **{name: _text(name) for name in ("root_id", "parent_id", "group")},
+    **{name: _header(name) for name in ("eta", "expires", "group_index")},
     **{name: _header(name) for name in ("origin", "shadow", "ignore_result", "stamped_headers", "stamps")},
 }

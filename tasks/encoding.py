@@ -167,7 +167,7 @@ def encode_retry(
     protocol 2.
     """
     envelope = _as_protocol_2(message, now)
-    headers, properties = envelope["headers"], envelope["properties"]
+    headers, properties = envelope["headers"], envelope.get("properties") or {}
     if args is not None or kwargs is not None:
         _replace_body(
             envelope, message, message.args if args is None else args, message.kwargs if kwargs is None else kwargs
@@ -197,6 +197,7 @@ def _as_protocol_2(message: Message, now: float) -> dict[str, Any]:
         return cast("dict[str, Any]", typed_json.loads_plain(message.origin_raw.decode()))
     headers, embed = message.headers, message.embed
     hard, soft = message.time_limits
+    reply_to = message.properties.get("reply_to")
     raw = encode_task(
         message.task,
         message.args,
@@ -204,7 +205,7 @@ def _as_protocol_2(message: Message, now: float) -> dict[str, Any]:
         task_id=message.id,
         queue=message.queue,
         expires=None if message.expires is None else to_iso(message.expires),
-        group_id=headers.get("group"),
+        group_id=message.text("group"),
         group_index=headers.get("group_index"),
         callbacks=embed.get("callbacks"),
         errbacks=embed.get("errbacks"),
@@ -212,7 +213,7 @@ def _as_protocol_2(message: Message, now: float) -> dict[str, Any]:
         time_limit=hard,
         soft_time_limit=soft,
         ignore_result=None,
-        reply_to=message.properties.get("reply_to") or "",
+        reply_to=reply_to if isinstance(reply_to, str) else "",
     )
     return cast("dict[str, Any]", typed_json.loads_plain(raw.decode()))
 

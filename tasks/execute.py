@@ -22,7 +22,7 @@ from ..core.errors import (
     WorkerShutdown,
 )
 from . import context as contexts
-from .codec import decode
+from .codec import decode, identify
 from .context import NO_CHECKPOINT, Context
 from .interrupts import Hooks, interrupts
 from .message import Message
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("qworker.task")
 
 UNKNOWN_TASK: Final = "unknown_task"
+INTERNAL_ERROR: Final = "internal_error"
 REJECTED: Final = "rejected"
 REQUEUE_PAUSE_S: Final = 0.1
 FAILED: Final = "failed"  # acks_on_failure_or_timeout=False: the message of a failed run is kept
@@ -84,11 +85,18 @@ class TaskExecutor:
         logs.set_task_info(contexts.task_info)
 
     def prepare(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
-        """Decode and check one message; an outcome when it is bad, unknown, expired or not due yet."""
+        """Decode and check one message; an outcome when it is bad, unknown, expired or not due yet. Never raises."""
         try:
-            message = decode(raw, accept=self._accept, timezone=self._timezone, max_bytes=self._max_bytes)
+            return self._prepared(raw, queue, crashes)
         except MessageError as error:
             return self._bad(error)
+        # No message is known that comes here. It would end a child with each try; so it is set aside, and told.
+        except Exception as error:
+            logger.exception("a message cannot be prepared")
+            return self._bad(MessageError(INTERNAL_ERROR, repr(error), **identify(raw)._asdict()))
+
+    def _prepared(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
+        message = decode(raw, accept=self._accept, timezone=self._timezone, max_bytes=self._max_bytes)
         task = self._tasks.get(message.task)
         if task is None:
             return self._refused(message, UNKNOWN_TASK, f"no task of this name: {message.task!r}")

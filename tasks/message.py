@@ -20,6 +20,9 @@ BAD_ETA: Final = "bad_eta"
 BAD_EXPIRES: Final = "bad_expires"
 BAD_BODY_SHAPE: Final = "bad_body_shape"
 
+#: What brokers can say with a priority.
+MOST_PRIORITY: Final = 255
+
 
 class Message:
     """One request to run a task. Hot path: a plain slots class, made once per message.
@@ -76,6 +79,11 @@ class Message:
         self.protocol = protocol
         self.origin_raw = origin_raw
 
+    def text(self, name: str) -> str | None:
+        """The header `name` if it is a text, else None: nothing depends on an id of another type being kept."""
+        value = self.headers.get(name)
+        return value if isinstance(value, str) else None
+
     @property
     def time_limits(self) -> tuple[float | None, float | None]:
         """The message's own (hard, soft) time limits in seconds; None where it sets none, or nothing sensible."""
@@ -88,7 +96,7 @@ class Message:
     def priority(self) -> int:
         """The priority it was sent with, 0 (first) when it says nothing sensible."""
         priority = self.properties.get("priority")
-        return priority if isinstance(priority, int) and not isinstance(priority, bool) and priority > 0 else 0
+        return priority if type(priority) is int and 0 < priority <= MOST_PRIORITY else 0
 
     def __repr__(self) -> str:
         return f"Message({self.task}[{self.id}], retries={self.retries}, queue={self.queue!r})"
@@ -96,4 +104,10 @@ class Message:
 
 def _seconds(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and value > 0 else None
+    if not is_number or not value > 0:
+        return None
+    try:
+        float(value)  # what is sent to the master; a limit that is too long for it is no limit
+    except OverflowError:
+        return None
+    return value  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from .context import Context
 from .failures import describe
 from .moments import UTC
 from .reprs import short_repr
-from .typed_json import EncodeError, dumps, quote
+from .typed_json import DecodeError, EncodeError, dumps, loads, quote
 
 
 class MetaFields(NamedTuple):
@@ -34,10 +34,9 @@ NOTHING: Final = MetaFields()
 def fields_of(context: Context, *, extended: bool = False) -> MetaFields:
     """Return the fields for a run; `extended` is the setting `result_extended`."""
     message = context.message
-    headers: Mapping[str, Any] = {} if message is None else message.headers
     return MetaFields(
-        headers.get("group"),
-        headers.get("parent_id"),
+        None if message is None else message.text("group"),
+        None if message is None else message.text("parent_id"),
         context.__dict__.get("children") or [],
         extended_fields(context) if extended else None,
     )
@@ -117,9 +116,9 @@ def _meta(status: str, result: str, traceback: str | None, date_done: str, task_
     group_id, parent_id, children, extended = fields
     more = ""
     if group_id:
-        more += f', "group_id": {_safe(group_id)}'
+        more += f', "group_id": {quote(group_id)}'
     if parent_id:
-        more += f', "parent_id": {_safe(parent_id)}'
+        more += f', "parent_id": {quote(parent_id)}'
     if extended:
         more += "".join(f", {quote(name)}: {_safe(value)}" for name, value in extended.items())
     return (
@@ -131,8 +130,14 @@ def _meta(status: str, result: str, traceback: str | None, date_done: str, task_
 
 
 def _safe(value: Any) -> str:
-    """`value` as JSON, or its representation: a pickled message may hold what JSON cannot."""
+    """`value` as JSON, or its representation.
+
+    A pickled message may hold what JSON cannot, and a header what only looks like a typed object.
+    """
     try:
-        return dumps(value)
-    except EncodeError:
+        text = dumps(value)
+        if "__type__" in text:
+            loads(text)
+        return text
+    except (EncodeError, DecodeError, RecursionError):
         return quote(short_repr(value))

@@ -15,6 +15,7 @@ from ..transports import Envelope
 from .context import running_context
 from .encoding import RESERVED_HEADERS, encode_task
 from .ids import new_id
+from .message import MOST_PRIORITY
 from .moments import parse_datetime, to_epoch, to_iso
 from .routing import find_route
 
@@ -211,12 +212,20 @@ def _destination(
         priority = fallback if priority is None else priority
     if not isinstance(queue, str):
         queue = str(getattr(queue, "name", queue))  # Celery's own queue objects have a name
-    return queue, _checked_priority(priority)
+    return _checked_queue(queue), _checked_priority(priority)
+
+
+def _checked_queue(queue: str) -> str:
+    try:
+        queue.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"queue {queue!r:.80} is not a proper text") from None
+    return queue
 
 
 def _checked_priority(priority: Any) -> int:
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority < 0:
-        raise ValueError(f"priority must be a whole number from 0 (first) to 9, not {priority!r}")
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= MOST_PRIORITY:
+        raise ValueError(f"priority must be a whole number from 0 (first) to 9, not {priority!r:.80}")
     return priority
 
 

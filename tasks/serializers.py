@@ -72,7 +72,7 @@ def dumps(value: Any, serializer: str) -> Encoded:
 def loads(data: bytes, content_type: str, content_encoding: str | None) -> Any:
     """Return what `data` holds. The caller has checked that `content_type` is accepted.
 
-    Raises DecodeError, LookupError for an unknown content encoding, RecursionError when nested too deeply,
+    Raises DecodeError, LookupError for a content encoding that is none of ours, RecursionError when nested too deeply,
     ConfigError if the package is missing.
     """
     if content_type == "application/json":
@@ -92,6 +92,8 @@ def loads(data: bytes, content_type: str, content_encoding: str | None) -> Any:
 def _text(data: bytes, content_encoding: str | None) -> str | bytes:
     if content_encoding in (None, "utf-8", "binary"):
         return data
+    if str(content_encoding).lower() not in _CHARSETS:
+        raise LookupError(content_encoding)
     try:
         return data.decode(content_encoding)
     except UnicodeDecodeError as problem:
@@ -136,6 +138,12 @@ def _package_for(content_type: str) -> ModuleType:
             f"{content_type} needs the package {module!r}, which is not installed: pip install 'qworker[{extra}]'"
         ) from None
 
+
+# Not every codec that Python knows: some fail in ways of their own, and punycode takes minutes for a megabyte.
+_CHARSETS: Final = frozenset(
+    {"utf8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"}
+    | {"ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1", "iso-8859-15", "windows-1252", "cp1252"}
+)
 
 _PACKAGES: Final = {"application/x-yaml": ("yaml", "yaml"), "application/x-msgpack": ("msgpack", "msgpack")}
 

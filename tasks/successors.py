@@ -124,7 +124,11 @@ def after_failure(
     ]
     follower = _Follower(message, app, context)
     if publish:
-        follower.add_group(publish, [message.id], new_id())
+        try:
+            follower.add_group(publish, [message.id], new_id())
+        # Whatever is wrong with the options of one: those before it are sent, and the failure of the task counts.
+        except Exception:
+            logger.exception("an errback of %s[%s] cannot be sent", message.task, message.id)
     failed = [
         (task_id, failure_meta(task_id, error, traceback, MetaFields(children=[]))) for task_id in chain_ids(message)
     ]
@@ -143,7 +147,7 @@ class _Follower:
         self._app = app
         self._context = context
         priority = message.priority if app.conf.task_inherit_parent_priority else None
-        self._lineage = Lineage(message.headers.get("root_id") or message.id, message.id, priority)
+        self._lineage = Lineage(message.text("root_id") or message.id, message.id, priority)
         self.envelopes: list[Envelope] = []
 
     def add(self, link: Mapping[str, Any], prefix: Sequence[Any], rest: list[Any] | None = None) -> None:
@@ -192,8 +196,8 @@ def _called(
     task = app.tasks.get(errback["task"])
     if task is None or task.is_method or not _takes_the_error(getattr(task, "__wrapped__", task.run)):
         return False
-    signature = Signature.from_dict(errback, app)
     try:
+        signature = Signature.from_dict(errback, app)
         task.run(context, error, traceback, *signature.args, **signature.kwargs)
     # The failure of the task is what counts; that of its errback is only told.
     except Exception:

@@ -16,6 +16,7 @@ from qworker.tasks.encoding import encode_task
 from qworker.tasks.serializers import accepted_types
 
 JSON = accepted_types(["json"])
+GROUP = {"task": "celery.group", "subtask_type": "group"}
 
 
 def envelope(content: Any = None, headers: Any = None, *, drop: tuple[str, ...] = (), **changes: Any) -> bytes:
@@ -43,6 +44,18 @@ def test_the_smallest_message_is_read_without_delivery_tag_and_delivery_info(thi
     message = decode(envelope([[1, 2], {"a": 3}, third]), accept=JSON)
     assert (message.id, message.task, message.args, message.kwargs) == ("i", "t", [1, 2], {"a": 3})
     assert (message.embed, message.queue, message.priority, message.retries) == ({}, "", 0, 0)
+
+
+def test_a_time_limit_that_is_too_long_for_any_clock_is_none() -> None:
+    assert decode(envelope(headers={"task": "t", "id": "i", "timelimit": [10**400, 5]}), accept=JSON).time_limits == (
+        None,
+        5,
+    )
+
+
+@pytest.mark.parametrize("priority", [-1, 256, 10**30, True, "5", None])
+def test_a_priority_that_no_broker_knows_is_none(priority: Any) -> None:
+    assert decode(envelope(properties={"body_encoding": "base64", "priority": priority}), accept=JSON).priority == 0
 
 
 def test_content_type_and_encoding_may_be_missing() -> None:
@@ -144,7 +157,11 @@ NAMED: list[tuple[str, bytes]] = [
     ("undecodable_body", envelope([[{"__type__": ["bytes"], "__value__": "x"}], {}, {}])),
     ("undecodable_body", envelope(**{"content-encoding": "utf-16"})),
     ("unknown_encoding", envelope(**{"content-encoding": "martian"})),
-    ("undecodable_body", envelope(**{"content-encoding": ["utf-8"]})),
+    ("unknown_encoding", envelope(**{"content-encoding": ["utf-8"]})),
+    ("unknown_encoding", envelope(**{"content-encoding": "utf\x00-8"})),
+    ("unknown_encoding", envelope(**{"content-encoding": "\ud800"})),
+    ("unknown_encoding", envelope(**{"content-encoding": "undefined"})),
+    ("unknown_encoding", envelope(**{"content-encoding": "punycode"})),
     ("unknown_encoding", envelope(properties={"body_encoding": "hex"})),
     ("refused_content_type", envelope(**{"content-type": "application/x-python-serialize"})),
     ("refused_content_type", envelope(**{"content-type": ["application/json"]})),
@@ -166,6 +183,12 @@ NAMED: list[tuple[str, bytes]] = [
     ("bad_body_shape", envelope([[1], {}, {"chain": [{"args": []}]}])),
     ("bad_body_shape", envelope([[1], {}, {"errbacks": [{"task": "t", "args": 3}]}])),
     ("bad_body_shape", envelope([[1], {}, {"chord": "x"}])),
+    ("bad_body_shape", envelope([[1], {}, {"chain": [{"task": "celery.group", "subtask_type": {}}]}])),
+    ("bad_body_shape", envelope([[1], {}, {"chain": [{"task": "celery.chain", "subtask_type": "chain"}]}])),
+    ("bad_body_shape", envelope([[1], {}, {"chain": [GROUP | {"kwargs": {"tasks": 5}}]}])),
+    ("bad_body_shape", envelope([[1], {}, {"callbacks": [GROUP | {"kwargs": {"tasks": [{"task": 1}]}}]}])),
+    ("bad_body_shape", envelope([[1], {}, {"chain": [{"task": "t", "options": {"queue": "\ud800"}}]}])),
+    ("bad_body_shape", envelope([[1], {}, {"chain": [{"task": "t", "options": {"task_id": 5}}]}])),
 ]
 
 

@@ -55,6 +55,36 @@ def test_a_retry_is_celerys_byte_for_byte() -> None:
     assert without_tag(written) == without_tag(second)
 
 
+@pytest.mark.parametrize("properties", [None, {}])
+def test_a_message_without_properties_can_be_retried(properties: Any) -> None:
+    raw = json.dumps({"body": "[[1], {}, {}]", "headers": {"task": "t", "id": "i"}, "properties": properties}).encode()
+    again = read(encode_retry(read(raw), retries=1, eta=2e9, now=1e9, queue="q"))
+    assert (again.id, again.args, again.retries, again.queue) == ("i", [1], 1, "q")
+
+
+@pytest.mark.parametrize("odd", [5, ["a"], {"__type__": "datetime", "__value__": "0"}])
+def test_ids_that_are_no_texts_are_left_out_of_what_follows_and_of_the_result(odd: Any) -> None:
+    headers = {"task": "wapp.ident", "id": "i", "root_id": odd, "parent_id": odd, "group": odd}
+    body = [[1], {}, {"chain": [{"task": "wapp.add", "args": [1]}]}]
+    message = read(json.dumps({"body": json.dumps(body), "headers": headers}).encode())
+    context = context_of(message)
+    (envelope,) = after_success(message, 1, wire_app(), context)
+    assert read(envelope.raw).headers["root_id"] == "i"
+    fields = fields_of(context)
+    assert (fields.group_id, fields.parent_id) == (None, None)
+
+
+def test_an_errback_that_cannot_be_sent_is_only_told(caplog: pytest.LogCaptureFixture) -> None:
+    errbacks = [{"task": "no.such", "options": {"priority": "high"}}]
+    rest = [{"task": "wapp.add", "options": {"task_id": "rest"}}]
+    body = [[1], {}, {"errbacks": errbacks, "chain": rest}]
+    message = read(json.dumps({"body": json.dumps(body), "headers": {"task": "wapp.ident", "id": "i"}}).encode())
+    envelopes, others = after_failure(message, ValueError("x"), wire_app(), context_of(message))
+    assert envelopes == []
+    assert [task_id for task_id, _ in others] == ["rest"]
+    assert "cannot be sent" in caplog.text
+
+
 def test_a_retry_of_a_retry_changes_only_time_and_count() -> None:
     second = read(pushed("16")[1])
     third = read(encode_retry(second, retries=2, eta=2e9, now=1e9))
