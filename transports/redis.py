@@ -47,6 +47,8 @@ from .redis_url import read_url
 _STEPS: Final = (0, 3, 6, 9)
 _SEP: Final = "\x06\x16"
 _POLL_S: Final = 0.5
+#: kombu's default.
+_VISIBILITY_S: Final = 3600.0
 #: Tags have thirteen digits from the first to the last, so that they sort by age as text.
 _FIRST_NUMBER: Final = 10**12
 #: How often a claim is repeated at once when it found nothing and something arrived before the wake-up was armed.
@@ -68,6 +70,7 @@ class RedisTransport:
         )
         self._order = Order(found)
         self._plans: dict[tuple[str, ...], ClaimPlan] = {}
+        self._visibility_s: float = found.get("visibility_timeout", _VISIBILITY_S)
         self._token = ""
         self._number = _FIRST_NUMBER
         self._declared: set[str] = set()
@@ -159,7 +162,9 @@ class RedisTransport:
     def maintain(self) -> Maintenance:
         """Move due messages, recover what dead owners held, and see that the wake-up connection lives."""
         self._session.check_wake()
-        moved, recovered, wait_ms, more = self._session.run(MAINTAIN, (), (self._session.lease_ms,))
+        visibility_ms = round(self._visibility_s * 1000)
+        arguments = (self._session.lease_ms, visibility_ms)
+        moved, recovered, wait_ms, more, _ = self._session.run(MAINTAIN, (), arguments)
         return Maintenance(moved, recovered, wait_ms / 1000 if wait_ms >= 0 else None, bool(more))
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:

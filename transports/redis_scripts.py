@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 _FOLDER: Final = Path(__file__).with_name("lua")
-_COMMON: Final = (_FOLDER / "common.lua").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +19,9 @@ class Script:
     sha: str
 
 
-def _load(name: str) -> Script:
-    source = _COMMON + b"\n" + (_FOLDER / f"{name}.lua").read_bytes()
+def _load(*parts: str) -> Script:
+    *_, name = parts
+    source = b"\n".join((_FOLDER / f"{part}.lua").read_bytes() for part in ("common", *parts))
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
@@ -30,11 +30,11 @@ CLAIM: Final = _load("claim")
 ACK: Final = _load("ack")
 REQUEUE: Final = _load("requeue")
 REJECT: Final = _load("reject")
-EXTEND: Final = _load("extend")
+EXTEND: Final = _load("owners", "extend")
 MARK_STARTED: Final = _load("mark_started")
 RECALL: Final = _load("recall")
 DELAY: Final = _load("delay")
-MAINTAIN: Final = _load("maintain")
+MAINTAIN: Final = _load("owners", "maintain")
 PURGE: Final = _load("purge")
 REQUEUE_DEAD: Final = _load("requeue_dead")
 PURGE_DEAD: Final = _load("purge_dead")

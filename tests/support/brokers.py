@@ -109,9 +109,9 @@ class InRedis:
         for key in (key for key in keys if key.startswith(b"qworker:started:")):
             held = client.smembers(key.replace(b":started:", b":held:"))
             assert client.smembers(key) <= held, "only what an owner holds is marked as started"
-        assert set(client.zrange("unacked_index", 0, -1)) == set(unacked)
+        assert set(client.zrange("unacked_index", 0, -1)) == {*unacked, *odd}
         owners = set(client.zrange("qworker:leases", 0, -1))
-        assert owners == set(client.hkeys("qworker:sessions"))
+        assert owners == set(client.hkeys("qworker:sessions")) == client.smembers("qworker:owners")
         assert {key.removeprefix(b"qworker:held:") for key in held_keys} <= owners
         return [*(entry[1 : entry.rindex(b', "", ')] for entry in unacked.values()), *odd.values()]
 

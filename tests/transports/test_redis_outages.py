@@ -57,6 +57,15 @@ def keep_alive(*living: Transport, seconds: float) -> int:
     return recovered
 
 
+def age_everything(behind: Any, seconds: float) -> None:
+    """As if all signs of life were so much older."""
+    behind.decrby("qworker:renewed", int(seconds * 1000))
+    for owner in behind.zrange("qworker:leases", 0, -1):
+        behind.zincrby("qworker:leases", -seconds * 1000, owner)
+    for tag in behind.zrange("unacked_index", 0, -1):
+        behind.zincrby("unacked_index", -int(seconds), tag)
+
+
 def test_an_outage_that_outlasts_the_lease_takes_nothing_from_the_living(
     durable: RedisServer, open_redis: Open, outage: Callable[[], None]
 ) -> None:
@@ -114,6 +123,46 @@ def test_while_one_lives_a_dead_one_is_recovered_when_its_lease_ends(open_redis:
     doomed.reserve(["hipri"], 1)
     assert keep_alive(ours, seconds=LEASE_S * 0.8) == 0
     assert keep_alive(ours, seconds=LEASE_S * 0.2 + 1.1) == 1  # it is looked for once a second
+
+
+def test_whoever_comes_first_after_an_outage_takes_nothing_from_a_worker_with_a_shorter_lease(
+    open_redis: Open, behind: Any
+) -> None:
+    """The outage as seen from the keys: everything is older."""
+    patient, brisk = open_redis("patient/1", lease_s=60.0), open_redis("brisk/1", lease_s=LEASE_S)
+    patient.publish(envelopes(1))
+    held = brisk.reserve(["hipri"], 1)
+    patient.maintain()
+    age_everything(behind, 3 * LEASE_S)
+    assert patient.maintain().recovered == 0
+    time.sleep(LEASE_S * 0.2)
+    assert patient.maintain().recovered == 0
+    brisk.connect()
+    assert list(brisk.extend(held).lost) == []
+    assert brisk.ack([Ack(delivery) for delivery in held]).done == 1
+
+
+def test_a_short_silence_does_not_excuse_a_worker_with_a_long_lease(open_redis: Open, behind: Any) -> None:
+    brisk, doomed = open_redis("brisk/1", lease_s=LEASE_S), open_redis("doomed/1", lease_s=600.0)
+    brisk.publish(envelopes(1))
+    doomed.reserve(["hipri"], 1)
+    behind.zadd("qworker:leases", {"doomed/1": int(time.time() * 1000) + 500})
+    assert keep_alive(brisk, seconds=0.3) == 0
+    time.sleep(LEASE_S * 0.7)
+    assert keep_alive(brisk, seconds=1.3) == 1
+
+
+def test_silences_are_forgotten_when_they_matter_no_more(open_redis: Open, behind: Any) -> None:
+    brisk = open_redis("brisk/1", lease_s=LEASE_S)
+    for _ in range(4):
+        time.sleep(LEASE_S * 0.3)
+        brisk.maintain()
+    assert 2 <= behind.zcard("qworker:silences") <= 5
+    keep_alive(brisk, seconds=LEASE_S * 0.7)
+    time.sleep(LEASE_S * 0.3)
+    brisk.maintain()
+    now_ms = time.time() * 1000
+    assert len([1 for _, until in behind.zrange("qworker:silences", 0, -1, withscores=True) if until > now_ms]) <= 2
 
 
 @pytest.mark.parametrize("lost", ["qworker:leases", "qworker:sessions"])

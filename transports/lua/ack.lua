@@ -26,7 +26,7 @@ end
 if in_chunks('HDEL', UNACKED, mine) < #mine then
     -- Rare: some stand in our own key, or were put back by a Celery worker, which clears hash and index together.
     for _, tag in ipairs(mine) do
-        if not call('ZSCORE', INDEX, tag) and call('HDEL', ODD, tag) == 0 then lost[#lost + 1] = tag end
+        if call('HDEL', ODD, tag) == 0 and not call('ZSCORE', INDEX, tag) then lost[#lost + 1] = tag end
     end
 end
 in_chunks('ZREM', INDEX, mine)

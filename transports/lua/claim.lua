@@ -115,15 +115,17 @@ local function kombu_can_restore(envelope)
 end
 
 local entries, scores, tags, odd, crashed = {}, {}, {}, {}, {}
-local entered = 0
+local entered, scored = 0, 0
 local score = tostring(now_s) -- whole seconds: parsing a fraction doubles the cost of ZADD
 
 local function enter(envelope, tail, tag)
     tags[#tags + 1] = tag
+    -- The index has them all. A Celery worker that finds no entry to a tag takes the tag from the index, and no more.
+    scores[scored + 1], scores[scored + 2] = score, tag
+    scored = scored + 2
     if kombu_can_restore(envelope) then
         -- Counted by hand: #entries is a search.
         entries[entered + 1], entries[entered + 2] = tag, '[' .. envelope .. tail
-        scores[entered + 1], scores[entered + 2] = score, tag
         entered = entered + 2
     else
         odd[#odd + 1] = tag

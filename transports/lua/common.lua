@@ -7,9 +7,9 @@
 -- 3. A script may be sent again after its reply was lost: what was carried out is not carried out twice.
 --
 -- ARGV: 1 key prefix, 2 kombu's unacked hash, 3 its index, 4 the channel for due times, 5 the owner; 6… the script's
--- own. In flight a message has a tag, made by the claim: session-number:crashes:tail:list. "tail" is how many bytes
--- follow the envelope in kombu's entry, "list" the list it came from (without the prefix). Tags of one session sort
--- by age.
+-- own. In flight a message has a tag, made by the claim: session-number:crashes:tail:list. The session ends in a dot and
+-- its lease in ms (hexadecimal), "tail" is how many bytes follow the envelope in kombu's entry, "list" the list it came
+-- from (without the prefix). Tags of one session sort by age.
 
 local call = redis.call
 local PREFIX, UNACKED, INDEX, CHANNEL, OWNER = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -19,7 +19,9 @@ local STARTED = OWN .. 'started:' .. OWNER -- those of them that a child has beg
 local LEASES = OWN .. 'leases' -- owner -> when its lease ends, in ms
 local SESSIONS = OWN .. 'sessions' -- owner -> session:lease in ms
 local RENEWED = OWN .. 'renewed' -- when a worker was last heard of, in ms
-local AMNESTY = OWN .. 'amnesty' -- when the last silence of all workers ended, in ms
+local SHORTEST = OWN .. 'shortest' -- the shortest lease of any owner, in ms
+local SILENCES = OWN .. 'silences' -- "from-until" of times without a sign of any worker -> when it matters no more, in ms
+local OWNERS = OWN .. 'owners' -- whoever has joined and neither left nor been found dead
 local ODD = OWN .. 'odd' -- tag -> envelope that kombu could not restore
 local DELAYED, DELAYED_DATA = OWN .. 'delayed', OWN .. 'delayed:data'
 
@@ -36,15 +38,27 @@ end
 -- still happen, or the memory would never get free: a first write that needs none opens the way for the others.
 local function go_on_when_full() call('DEL', OWN .. 'nothing') end
 
+-- A silence excuses owners whose lease is shorter than four times itself, and them for half their lease (owners.lua).
+-- One of unknown length (a clock that was set back, a lost note) excuses everybody.
+local function note_silence(from_ms, now_ms)
+    if from_ms == 0 then call('DEL', SILENCES) end
+    local ends_to_matter = from_ms == 0 and now_ms + 86400000 or now_ms + 2 * (now_ms - from_ms)
+    call('ZREMRANGEBYSCORE', SILENCES, '-inf', '(' .. now_ms)
+    call('ZADD', SILENCES, ends_to_matter, from_ms .. '-' .. now_ms)
+end
+
 -- Note that a worker has been heard of. Leases go on ending while the server is down or frozen, and their owners run
--- their tasks all the same: after a silence of all workers each owner has half its lease to renew before it counts as
--- dead (maintain.lua). A living worker is heard of each sixth of its lease, so a quarter is a silence, and who renewed
--- before a shorter one has enough left. A clock that was set back, or a lost note, is a silence too.
+-- their tasks all the same. A living worker is heard of each sixth of its lease, so a quarter of the shortest lease is a
+-- silence.
 local function hear(now_ms, lease_ms)
-    local renewed = tonumber(call('GET', RENEWED) or '')
-    local is_lost = not renewed and call('EXISTS', SESSIONS, LEASES) > 0
-    if is_lost or (renewed and (now_ms < renewed or now_ms - renewed > lease_ms / 4)) then
-        call('SET', AMNESTY, now_ms)
+    local known = call('MGET', RENEWED, SHORTEST)
+    local heard_ms, shortest_ms = tonumber(known[1] or ''), tonumber(known[2] or '')
+    if not heard_ms then
+        if call('EXISTS', SESSIONS, LEASES, OWNERS) > 0 then note_silence(0, now_ms) end
+    elseif heard_ms > now_ms then
+        note_silence(0, now_ms)
+    elseif now_ms - heard_ms > math.min(lease_ms, shortest_ms or lease_ms) / 4 then
+        note_silence(heard_ms, now_ms)
     end
     call('SET', RENEWED, now_ms)
 end
@@ -83,11 +97,11 @@ local function envelope_of(tag, tail)
     return call('HGET', ODD, tag)
 end
 
--- For each tag 1 when this owner holds it, else 0.
-local function held_flags(tags)
-    local flags = {}
+-- For each tag 1 when this owner (or another one) holds it, else 0.
+local function held_flags(tags, owner)
+    local flags, held_key = {}, owner and OWN .. 'held:' .. owner or HELD
     for first = 1, #tags, CHUNK do
-        local part = call('SMISMEMBER', HELD, unpack(tags, first, math.min(first + CHUNK - 1, #tags)))
+        local part = call('SMISMEMBER', held_key, unpack(tags, first, math.min(first + CHUNK - 1, #tags)))
         for i = 1, #part do flags[#flags + 1] = part[i] end
     end
     return flags
@@ -109,8 +123,8 @@ local function end_flight(owner, tags)
 end
 
 local function bury(token, record, list, envelope, now_ms)
-    local with_list = string.sub(record, 1, -2) .. ', "list": ' .. cjson.encode(list) .. '}'
-    call('HSET', OWN .. 'dead:data', token, with_list .. '\n' .. envelope)
+    if list ~= '' then record = string.sub(record, 1, -2) .. ', "list": ' .. cjson.encode(list) .. '}' end
+    call('HSET', OWN .. 'dead:data', token, record .. '\n' .. envelope)
     call('ZADD', OWN .. 'dead', now_ms, token)
 end
 

@@ -6,6 +6,18 @@
 go_on_when_full()
 local now_s, now_ms = now_s_ms()
 renew(now_ms, ARGV[6], ARGV[7])
+call('SADD', OWNERS, OWNER)
+
+local function is_in_flight(tag) return call('HEXISTS', UNACKED, tag) == 1 or call('HEXISTS', ODD, tag) == 1 end
+
+-- Tags are receipts: what is still in flight under ours has been given to nobody else. If no owner holds it, then our
+-- set has got lost (an eviction policy may do that), and is made anew.
+local tags = arguments_from(8)
+local missing = {}
+for i, flag in ipairs(held_flags(tags)) do
+    if flag == 0 and lease_of_tag(tags[i]) and is_in_flight(tags[i]) then missing[#missing + 1] = tags[i] end
+end
+if #missing > 0 then in_chunks('SADD', HELD, held_by_nobody(missing, known_owners())) end
 
 local held = call('SMEMBERS', HELD)
 local score = tostring(now_s)
@@ -14,9 +26,9 @@ for first = 1, #held, CHUNK do
     local last = math.min(first + CHUNK - 1, #held)
     local scores = call('ZMSCORE', INDEX, unpack(held, first, last))
     for i = first, last do
-        if scores[i - first + 1] then
+        if scores[i - first + 1] or is_in_flight(held[i]) then
             renewed[#renewed + 1], renewed[#renewed + 2] = score, held[i]
-        elseif call('HEXISTS', ODD, held[i]) == 0 then
+        else
             vanished[#vanished + 1] = held[i] -- a Celery worker has put it back
         end
     end
@@ -24,7 +36,6 @@ end
 in_chunks('ZADD', INDEX, renewed)
 if #vanished > 0 then let_go(OWNER, vanished) end
 
-local tags = arguments_from(8)
 local lost = {}
 for i, flag in ipairs(held_flags(tags)) do
     if flag == 0 then lost[#lost + 1] = tags[i] end

@@ -5,5 +5,6 @@
 if call('EXISTS', HELD) == 1 or call('HGET', SESSIONS, OWNER) ~= ARGV[6] .. ':' .. ARGV[7] then return 0 end
 call('ZREM', LEASES, OWNER)
 call('HDEL', SESSIONS, OWNER)
+call('SREM', OWNERS, OWNER)
 call('DEL', STARTED)
 return 1
