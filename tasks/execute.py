@@ -166,25 +166,37 @@ class Run:
         try:
             try:
                 value = self._call(task, context)
-            except Retry as retry:
-                return self._retry(retry)
-            except Ignore:
-                _say(logging.INFO, "task-ignored", self, "ignored")
-                return Outcome(Action.ACK, self.message.id)
-            except Reject as reject:
-                return self._rejected(reject)
-            except WorkerShutdown as shutdown:
-                return self._cut(shutdown)
+            except (Ignore, Reject, Retry, WorkerShutdown) as asked:
+                return self._asked(asked)
             if context.pending_retry is not None:
-                return self._retry(context.pending_retry)
+                return self._asked(context.pending_retry)
             return self._succeeded(value, time.monotonic() - started)
         # SystemExit and KeyboardInterrupt included: a task that calls sys.exit() has failed, the child has not.
         except BaseException as error:
-            if interrupts.has_cut(error):  # a `finally` failed on the way: the run was cut all the same
-                return self._cut(WorkerShutdown(f"cut, and its cleanup failed: {short_repr(error)}"))
+            if interrupts.has_cut():  # it failed while it was cleaning up, or because it could not finish
+                return self._cut(WorkerShutdown(f"cut, and then it raised {short_repr(error)}"))
             return self._reported(error)
         finally:
             contexts.leave(entered)
+
+    def _asked(self, asked: Ignore | Reject | Retry | WorkerShutdown) -> Outcome:
+        """The task has ended by saying what is to become of its message.
+
+        After a cut, a retry is no wish of its own: the message runs again anyway, and that costs no attempt. At most
+        once is different: such a message runs again only because its task says so.
+        """
+        if isinstance(asked, Ignore):
+            _say(logging.INFO, "task-ignored", self, "ignored")
+            return Outcome(Action.ACK, self.message.id)
+        if isinstance(asked, Reject):
+            return self._rejected(asked)
+        if isinstance(asked, Retry):
+            if interrupts.has_cut() and not self.ack_first:
+                return self._cut(WorkerShutdown("cut, and then it asked for a retry"))
+            return self._retry(asked)
+        if not interrupts.has_cut() and not interrupts.is_stopping():
+            return self._reported(asked)  # nobody has asked it to end
+        return self._cut(asked)
 
     def _reported(self, error: BaseException) -> Outcome:
         """The failure, or, when the user's exception cannot even be described, the failure to describe it."""

@@ -79,13 +79,14 @@ class Interrupts:
         """User code has ended."""
         self._is_open = False
 
-    def has_cut(self, error: BaseException | None) -> bool:
-        """Whether `error` came out of a run that was told to shut down: raised while WorkerShutdown passed through."""
-        if Order.SHUTDOWN not in self._given:
-            return False
-        while error is not None and not isinstance(error, WorkerShutdown):
-            error = error.__context__
-        return error is not None
+    def has_cut(self) -> bool:
+        """Whether WorkerShutdown has been raised in the run that is going on, or has just ended."""
+        return Order.SHUTDOWN in self._given
+
+    def cut(self, why: str) -> None:
+        """End the run that is going on, as a stop of the worker does: raises WorkerShutdown."""
+        self._given.add(Order.SHUTDOWN)
+        raise WorkerShutdown(why)
 
     def is_stopping(self) -> bool:
         """Whether this worker has begun to stop; False outside of a worker."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
-from ..core.errors import Retry, WorkerShutdown
+from ..core.errors import Retry
 from . import context as contexts
 from .calling import Parameters
 from .context import Context
@@ -316,7 +316,7 @@ class Task(Generic[P, R]):
         context = self.request
         context.saved_checkpoint = state
         if context.stopping and not context.called_directly:
-            raise WorkerShutdown("checkpointed")
+            interrupts.cut("checkpointed")
 
     def signature(
         self,

@@ -144,6 +144,53 @@ def test_a_cut_task_whose_cleanup_fails_is_cut_all_the_same(any_shop: Shop) -> N
     assert (any_shop.depth(), result.status) == (1, "PENDING")
 
 
+@pytest.mark.parametrize("how", ["raise", "give back", "exc", "later", "auto", "auto, cleanup fails"])
+def test_a_retry_of_a_task_that_was_cut_costs_no_attempt(any_shop: Shop, how: str) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    name = "auto_retries_when_cut" if how.startswith("auto") else "retries_when_cut"
+    result = any_shop.task(name).delay("go", how)
+    wait_until(lambda: any_shop.ran() == ["start go 0"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert (any_shop.depth(), any_shop.in_flight(), result.status) == (1, 0, "PENDING")
+    if how == "later":
+        return
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=10) == "go"
+    assert any_shop.ran() == ["start go 0"] * 2
+
+
+def test_an_at_most_once_task_that_was_cut_runs_again_only_because_it_says_so(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("once_retries_when_cut").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go 0"], "the task runs")
+    worker.signal(signal.SIGQUIT)
+    worker.wait(10)
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=10) == "go"
+    assert any_shop.ran() == ["start go 0", "start go 1"]
+
+
+def test_a_checkpoint_counts_although_the_cleanup_behind_it_fails(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("checkpoints_badly").delay("go")
+    wait_until(lambda: any_shop.ran() == ["start go None"], "the task runs")
+    assert worker.stop() == 0
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=10) == "go"
+    assert any_shop.ran() == ["start go None", "start go half"]
+
+
+def test_a_task_that_raises_worker_shutdown_by_itself_has_failed(any_shop: Shop) -> None:
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("edge").delay("WorkerShutdown")
+    wait_until(lambda: result.status == "FAILURE", "the failure is stored")
+    assert any_shop.depth() == 0
+
+
 def test_a_shield_postpones_the_cut(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     any_shop.task("shielded").delay("go")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qworker import App, Reject
+from qworker import App, Reject, WorkerShutdown
 
 _FOLDER = Path(__file__).parent
 _URLS = json.loads((_FOLDER / "urls.json").read_text()) if (_FOLDER / "urls.json").exists() else {}
@@ -306,6 +306,8 @@ def edge(kind: str) -> str:
         sys.exit(3)
     if kind == "KeyboardInterrupt":
         raise KeyboardInterrupt
+    if kind == "WorkerShutdown":
+        raise WorkerShutdown
     if kind == "BaseException":
         raise BaseException("bare")
     if kind == "thread":
@@ -346,3 +348,56 @@ def messy(name: str) -> None:
         wait_for(name)
     finally:
         raise OSError("close failed")
+
+
+@app.task(bind=True, max_retries=0)
+def retries_when_cut(self: Any, name: str, how: str) -> str:
+    """Has no retry left, and asks for one when it is cut."""
+    note(f"start {name} {self.request.retries}")
+    try:
+        wait_for(name)
+    except BaseException as error:
+        if how == "raise":
+            raise self.retry(max_retries=5) from None
+        if how == "give back":
+            self.retry(max_retries=5, throw=False)
+        if how == "exc":
+            raise self.retry(exc=OSError(str(error)), countdown=0) from error
+    if how == "later":
+        raise self.retry(max_retries=5)
+    return name
+
+
+@app.task(autoretry_for=(BaseException,), max_retries=5, retry_backoff=False)
+def auto_retries_when_cut(name: str, how: str) -> str:
+    note(f"start {name} 0")
+    try:
+        wait_for(name)
+    finally:
+        if how == "auto, cleanup fails" and not (_FOLDER / name).exists():
+            raise OSError("close failed")
+    return name
+
+
+@app.task(bind=True, acks_late=False, max_retries=5)
+def once_retries_when_cut(self: Any, name: str) -> str:
+    note(f"start {name} {self.request.retries}")
+    try:
+        wait_for(name)
+    except BaseException:
+        raise self.retry(countdown=0) from None
+    return name
+
+
+@app.task(bind=True)
+def checkpoints_badly(self: Any, name: str) -> str:
+    """Its cleanup fails when a checkpoint ends it."""
+    note(f"start {name} {self.request.checkpoint}")
+    try:
+        while not (_FOLDER / name).exists():
+            self.checkpoint("half")
+            time.sleep(0.005)
+    finally:
+        if not (_FOLDER / name).exists():
+            raise OSError("close failed")
+    return name
