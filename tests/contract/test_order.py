@@ -105,7 +105,7 @@ def test_what_is_owed_to_the_others_is_not_saved_up_while_they_have_nothing(
     fill(producer, a=400)
     taken(worker, ["a", "b"], size=7, total=300)
     fill(producer, b=100)
-    assert queues_of(taken(worker, ["a", "b"], size=7, total=49))["b"] <= 6
+    assert queues_of(taken(worker, ["a", "b"], size=7, total=49)).get("b", 0) <= 6
 
 
 def test_who_got_much_while_others_had_nothing_owes_nothing(producer: Transport, open_on: OpenTransport) -> None:
