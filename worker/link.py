@@ -178,7 +178,8 @@ class Link:
             return
         gone = set(lost)
         fenced = [e for e in self._ledger.entries() if e.delivery.tag in gone and not e.acked and not e.fenced]
-        if self._clock.boottime() < self._certain_until:
+        is_certain = self._clock.boottime() < self._certain_until
+        if is_certain:
             # Nobody can have taken them: the ack of a starting at-most-once task was carried out, only its reply was
             # lost.
             for entry in fenced:
@@ -187,11 +188,7 @@ class Link:
         for entry in fenced:
             entry.fenced = True
         if fenced:
-            logger.error(
-                "lease lost on %d messages (this worker was silent for too long): others run them now; "
-                "what still runs here is not acked and its results are not stored",
-                len(fenced),
-            )
+            _tell_lost(len(fenced), is_certain)
 
     def woke(self, now: float) -> None:
         """The wake-up descriptor was readable: something may have arrived, or a due time has changed."""
@@ -232,6 +229,14 @@ class Link:
     def wake_fd(self) -> int | None:
         """The descriptor to select on, while the link is up."""
         return self.transport.wake_fd() if self.is_up else None
+
+
+def _tell_lost(count: int, is_certain: bool) -> None:
+    if is_certain:
+        why = "messages held here are no longer on the broker: it was emptied, or has forgotten what it was told"
+    else:
+        why = "messages: lease lost (this worker was silent for too long), others run them now"
+    logger.error("%d %s; what still runs here is not acked and its results are not stored", count, why)
 
 
 def _or(value: float | None, default: float) -> float:

@@ -57,13 +57,14 @@ def durable_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def open_office(tmp_path: Path, server: RedisServer) -> Iterator[OpenOffice]:
-    """Make the application on that server; workers may be told another `broker`. `lease_s` is their lease."""
+def open_office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenOffice]:
+    """Make the application on a server, the test's own unless told otherwise. `lease_s` is the workers' lease."""
     with ExitStack() as stack:
 
-        def make(*, broker: str = "", lease_s: float = 5.0, **setup: Any) -> Office:
-            url = broker or server.url
-            where = on_redis(server.client, *LISTS)
+        def make(*, server: RedisServer | None = None, lease_s: float = 5.0, **setup: Any) -> Office:
+            used: RedisServer = server or request.getfixturevalue("server")
+            url = used.url
+            where = on_redis(used.client, *LISTS)
             options = {"lease_timeout": lease_s}
             setup = {"broker": url, "backend": url, "broker_transport_options": options, **setup}
             return stack.enter_context(office_in(tmp_path, where, **setup))

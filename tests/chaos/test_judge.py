@@ -127,6 +127,12 @@ def test_what_the_broker_has_forgotten_may_run_again() -> None:
     runs = [run(1, 2), run(3, 4, worker="w2")]
     assert complaints(TASK, runs, Amnesia(1.5, 2.5)) == []
     assert complaints(TASK, runs, Amnesia(2.2, 2.5)) == ["repeated though nothing cut it"]
+    assert complaints([Task("a", at_most_once=True)], runs, Amnesia(1.5, 2.5)) == []
+
+
+def test_what_the_broker_has_forgotten_may_be_lost_and_nothing_else_may() -> None:
+    assert complaints([Task("a", published=2)], [], Amnesia(1, 3)) == []
+    assert complaints([Task("a", published=2)], [], Amnesia(3, 4)) == ["lost"]
 
 
 def test_a_dead_letter_needs_three_crashes() -> None:

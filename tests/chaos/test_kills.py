@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support import wait_until
-from support.chaos import QUEUE, Fleet, Load, Office, Verdict, office_in, on_sqlite, row, scaled
+from support.chaos import QUEUE, Fleet, Load, Office, Verdict, drain, office_in, on_sqlite, row, scaled, storm
 
 Record = Callable[[str, object], None]
 
@@ -19,36 +17,15 @@ CONCURRENCY = 4
 LEASE_S = 5.0
 
 
-def storm(office: Office, fleet: Fleet, load: Load, rng: random.Random, every_s: float, most: int) -> None:
-    """Kill about each `every_s`, at `most` so often, while the load flows; then let it drain in peace."""
-    next_kill = time.monotonic() + rng.expovariate(1 / every_s)
-    look_at = 0.0
+def killer(fleet: Fleet, rng: random.Random) -> Callable[[], bool]:
+    """Kills once each time it is called; every kind comes round."""
     deck: list[str] = []
-    while True:
-        fleet.turn()
-        now = time.monotonic()
-        if now >= look_at:
-            waiting = list(office.where().values()).count("ready")
-            if load.is_out and waiting < CONCURRENCY:
-                return
-            load.publish(max(0, 150 - waiting))
-            look_at = now + 0.1
-        if now >= next_kill and sum(fleet.kills.values()) < most:
-            deck = deck or rng.sample(KINDS, len(KINDS))
-            fleet.kill(deck.pop(), rng)
-            next_kill = now + rng.expovariate(1 / every_s)
-        time.sleep(0.01)
 
+    def strike() -> bool:
+        deck[:] = deck or rng.sample(KINDS, len(KINDS))
+        return fleet.kill(deck.pop(), rng)
 
-def drain(office: Office, fleet: Fleet, limit_s: float = 40.0) -> None:
-    def settled() -> bool:
-        fleet.turn()
-        return not office.left()
-
-    try:
-        wait_until(settled, "everything is settled", limit_s)
-    except AssertionError:
-        pass  # the judge says what is left, and where
+    return strike
 
 
 def check(verdict: Verdict, fleet: Fleet) -> None:
@@ -64,7 +41,7 @@ def play(
     load = Load(office.app, count, rng)
     with Fleet(office.folder, workers, "-c", str(CONCURRENCY), "-Q", QUEUE, "-l", "ERROR") as fleet:
         fleet.wait_ready()
-        storm(office, fleet, load, rng, every_s, most)
+        storm(office, fleet, load, killer(fleet, rng), rng, every_s=every_s, most=most)
         drain(office, fleet)
         fleet.stop()
     return office.judge(load.tasks, fleet.faults), fleet

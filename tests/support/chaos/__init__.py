@@ -8,6 +8,7 @@ from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, judge, rea
 from .load import Load
 from .office import QUEUE, Office, office_in
 from .scale import IS_LONG, new_seed, scaled
+from .storm import drain, storm
 from .whereabouts import on_redis, on_sqlite
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Task",
     "Verdict",
     "boottime",
+    "drain",
     "judge",
     "new_seed",
     "office_in",
@@ -32,4 +34,5 @@ __all__ = [
     "read_book",
     "row",
     "scaled",
+    "storm",
 ]

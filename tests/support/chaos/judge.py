@@ -49,6 +49,7 @@ class Task:
     not_before: float = 0.0
     after: str | None = None  # a link of a chain: the task that must have ended before
     is_certain: bool = True  # False: its publish failed, so it may be there or not
+    published: float = 0.0
 
     @property
     def keys(self) -> list[Key]:
@@ -218,7 +219,8 @@ class _Case:
         if self._is_cut_off(task):
             return
         missing = [key for key in task.keys if not any(run.ended for run in self._by_key[key])]
-        if missing and (task.is_certain or self._by_id[task.id]):
+        is_forgotten = any(isinstance(f, Amnesia) and f.since <= task.published <= f.until for f in self._faults)
+        if missing and not is_forgotten and (task.is_certain or self._by_id[task.id]):
             self.verdict.lost += 1
             self._complain(f"lost: {task.id} attempt {missing[0][1]} never ended and is nowhere on the broker")
 
@@ -253,7 +255,7 @@ class _Case:
         if following is None:
             return
         self.verdict.repeated += 1
-        if task.at_most_once:
+        if task.at_most_once and not isinstance(cause, Amnesia):
             self._complain(f"twice: {task.id} may run once at most: {_told(run)}, then {_told(following)}")
         elif cause is None or _moment(cause) > following.started:
             self._complain(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qworker import App, chain
+from qworker.core.errors import TransportError
 
 from .fleet import boottime
 from .judge import Task
@@ -29,10 +30,10 @@ class Load:
         """Whether all has been published."""
         return self._left <= 0
 
-    def publish(self, at_least: int) -> None:
-        """Publish about so many messages more."""
-        wanted = self._left - at_least
-        while self._left > max(0, wanted):
+    def publish(self, about: int, *, beyond: bool = False) -> None:
+        """Publish about so many messages more; only with `beyond` more than was planned."""
+        wanted = self._left - about
+        while self._left > (wanted if beyond else max(0, wanted)):
             self._publish_one()
 
     def _publish_one(self) -> None:
@@ -60,21 +61,21 @@ class Load:
         work = self._app.tasks["account.work"]
         ids = [self._new_id() for _ in range(self._rng.randint(2, 4))]
         links = [work.si(self._seconds()).set(task_id=one) for one in ids]
+        published = boottime()
         certain = self._try(lambda: chain(*links).apply_async())
         for before, one in zip([None, *ids], ids, strict=False):
-            self._note(Task(one, after=before, is_certain=certain))
+            self._note(Task(one, after=before, is_certain=certain, published=published))
 
     def _send(self, name: str, args: tuple[Any, ...], *, countdown: float | None = None, **rules: Any) -> None:
         one = self._new_id()
         task = self._app.tasks[f"account.{name}"]
-        not_before = boottime() + countdown if countdown else 0.0
+        published = boottime()
+        not_before = published + countdown if countdown else 0.0
         certain = self._try(lambda: task.apply_async(args, task_id=one, countdown=countdown))
-        self._note(Task(one, not_before=not_before, is_certain=certain, **rules))
+        self._note(Task(one, not_before=not_before, is_certain=certain, published=published, **rules))
 
     def _try(self, publish: Callable[[], Any]) -> bool:
         """Publish once; False when the producer was told that it failed, so that nobody knows where the message is."""
-        from qworker.core.errors import TransportError
-
         try:
             publish()
         except TransportError:
