@@ -72,7 +72,7 @@ class App:
         self._registry = TaskRegistry()
         self._shared_seen = 0
         self._annotated: set[str] = set()
-        self._producer = Producer(self._open_transport)
+        self._producer = Producer(self._open_transport, self._publish_policy)
         self._oid = (0, "")
         current_app.offer(self)
 
@@ -244,6 +244,10 @@ class App:
         conf = self.conf
         url = conf.broker_write_url or conf.broker_url
         return open_transport(url, options=broker_options(conf))
+
+    def _publish_policy(self) -> Mapping[str, Any] | None:
+        policy: Mapping[str, Any] = self.conf.task_publish_retry_policy
+        return policy if self.conf.task_publish_retry else None
 
     def _annotate(self) -> None:
         """Apply `task_annotations`: options by task name, those of `*` for all."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ..core.errors import TransportError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Longer than this unused, a connection may have been closed at the other end, and a message sent over it is neither
 # known to be queued nor known not to be. A new connection costs less than that doubt.
 _STALE_S: Final = 15.0
+#: Celery's defaults for what a policy does not say.
+_POLICY: Final = {"max_retries": 3, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 1.0}
 
 
 class _Line:
@@ -32,31 +34,58 @@ class _Line:
         self.transport = transport
         self._fresh_until = 0.0
 
-    def refresh(self) -> None:
-        """Connect, unless the connection has been used lately. Raises TransportError."""
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Publish, on a new connection unless this one has been used lately.
+
+        Raises TransportError; its `nothing_sent` says whether another try can do no harm.
+        """
+        self._refresh()
+        try:
+            self.transport.publish(envelopes)
+        except TransportError:
+            self._fresh_until = 0.0
+            raise
+
+    def _refresh(self) -> None:
         now = time.monotonic()
         if now > self._fresh_until:
-            self.transport.connect()
+            try:
+                self.transport.connect()
+            except TransportError as error:
+                error.nothing_sent = True
+                raise
         self._fresh_until = now + _STALE_S
 
 
 class Producer:
-    """Publishes envelopes. Any thread, any process. `open_transport` makes a transport that is not yet connected."""
+    """Publishes envelopes. Any thread, any process.
 
-    def __init__(self, open_transport: Callable[[], Transport]) -> None:
+    `open_transport` makes a transport that is not yet connected. `policy` returns a retry policy with Celery's keys
+    (`max_retries`, None = for ever; `interval_start`, `interval_step`, `interval_max` in seconds), or None for none.
+    """
+
+    def __init__(
+        self,
+        open_transport: Callable[[], Transport],
+        policy: Callable[[], Mapping[str, Any] | None] = dict,
+    ) -> None:
         self._open = open_transport
+        self._policy = policy
         self._reset()
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Put `envelopes` on the broker. Raises TransportError; see `_publish_again` for when a second try is made."""
+        """Put `envelopes` on the broker. Raises TransportError.
+
+        What has certainly not been sent is tried again, by the policy. Anything else is not: no message must be sent
+        twice.
+        """
         if os.getpid() != self._pid:
             self._leave_to_parent()
         line = self._by_thread.get(threading.get_ident()) or self._new_line()
-        line.refresh()
         try:
-            line.transport.publish(envelopes)
+            line.publish(envelopes)
         except TransportError as error:
-            self._publish_again(line.transport, envelopes, error)
+            self._publish_again(line, envelopes, error)
 
     def close(self) -> None:
         """Close every thread's connection. No thread may be publishing; a later publish connects again."""
@@ -68,16 +97,19 @@ class Producer:
         for line in lines:
             line.transport.close()
 
-    def _publish_again(self, transport: Transport, envelopes: Sequence[Envelope], error: TransportError) -> None:
-        """Reconnect and publish once more, but only what certainly has not been sent: no message must be sent twice.
-
-        A transport says so by setting `nothing_sent` on its error, when the connection had failed before it wrote
-        anything.
-        """
-        if not getattr(error, "nothing_sent", False):
-            raise TransportError(f"{error}; whether the message was queued is not known") from error
-        transport.connect()
-        transport.publish(envelopes)
+    def _publish_again(self, line: _Line, envelopes: Sequence[Envelope], error: TransportError) -> None:
+        for wait_s in _waits(self._policy()):
+            if not error.nothing_sent:
+                break
+            time.sleep(wait_s)
+            try:
+                line.publish(envelopes)
+                return
+            except TransportError as again:
+                error = again
+        if error.nothing_sent:
+            raise error
+        raise TransportError(f"{error}; whether the message was queued is not known") from error
 
     def _new_line(self) -> _Line:
         line = _Line(self._open())
@@ -102,3 +134,15 @@ class Producer:
         self._lock = threading.Lock()  # a new one: the parent's may have been held at the fork
         self._by_thread: dict[int, _Line] = {}
         self._inherited = [] if inherited is None else inherited
+
+
+def _waits(policy: Mapping[str, Any] | None) -> Iterator[float]:
+    """How long to wait before each further try."""
+    if policy is None:
+        return
+    policy = {**_POLICY, **policy}
+    most, wait_s, tries = policy["max_retries"], float(policy["interval_start"] or 0), 0
+    while most is None or tries < most:
+        yield min(wait_s, policy["interval_max"])
+        wait_s += policy["interval_step"]
+        tries += 1

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -50,16 +51,32 @@ class RedisServer:
         """A redis-py client, for looking behind the scenes."""
         return redis.Redis(port=self.port, **{"password": self._password or None, **options})
 
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return Path(self._folder.name)
+
+    def restart(self, *more: str, wait: bool = True) -> None:
+        """Kill it and start it with `more` arguments; without `wait` it may still be loading."""
+        self.stop()
+        self._arguments += more
+        self._spawn()
+        if wait:
+            wait_until(self._answers, f"{self.executable} answers")
+
     def start(self) -> RedisServer:
         """Start, and wait until it answers."""
+        self._spawn()
+        wait_until(self._answers, f"{self.executable} answers")
+        return self
+
+    def _spawn(self) -> None:
         self._process = subprocess.Popen(
             [self.executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._arguments],
             cwd=self._folder.name,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        wait_until(self._answers, f"{self.executable} answers")
-        return self
 
     def stop(self) -> None:
         """Kill it, as a power cut would."""
