@@ -30,10 +30,11 @@ from .redis_names import Names
 from .redis_scripts import (
     ACK,
     CLAIM,
-    DELAY,
+    DISCARD_DELAYED,
     EXTEND,
     MAINTAIN,
     MARK_STARTED,
+    PUBLISH,
     PURGE,
     PURGE_DEAD,
     RECALL,
@@ -42,19 +43,19 @@ from .redis_scripts import (
     REQUEUE_DEAD,
 )
 from .redis_session import Session
+from .redis_stale import StaleEntries
 from .redis_url import read_url
 
 _STEPS: Final = (0, 3, 6, 9)
 _SEP: Final = "\x06\x16"
 _POLL_S: Final = 0.5
-#: kombu's default.
-_VISIBILITY_S: Final = 3600.0
 #: Tags have thirteen digits from the first to the last, so that they sort by age as text.
 _FIRST_NUMBER: Final = 10**12
 #: How often a claim is repeated at once when it found nothing and something arrived before the wake-up was armed.
 _ARM_TRIES: Final = 3
 _RECALL_BATCH: Final = 50
 _DEAD_BATCH: Final = 500
+_DISCARD_BATCH: Final = 500
 
 
 class RedisTransport:
@@ -70,7 +71,7 @@ class RedisTransport:
         )
         self._order = Order(found)
         self._plans: dict[tuple[str, ...], ClaimPlan] = {}
-        self._visibility_s: float = found.get("visibility_timeout", _VISIBILITY_S)
+        self._stale = StaleEntries(self._session, self._names, found, self._next_token)
         self._token = ""
         self._number = _FIRST_NUMBER
         self._declared: set[str] = set()
@@ -160,11 +161,13 @@ class RedisTransport:
         return _settled(tags, self._session.run(REJECT, (), fields))
 
     def maintain(self) -> Maintenance:
-        """Move due messages, recover what dead owners held, and see that the wake-up connection lives."""
+        """Move due messages, recover what the dead held, Celery workers too; see that the wake-up connection lives."""
         self._session.check_wake()
-        visibility_ms = round(self._visibility_s * 1000)
-        arguments = (self._session.lease_ms, visibility_ms)
-        moved, recovered, wait_ms, more, _ = self._session.run(MAINTAIN, (), arguments)
+        arguments = (self._session.lease_ms, self._stale.visibility_ms)
+        moved, recovered, wait_ms, more, stale = self._session.run(MAINTAIN, (), arguments)
+        if stale:
+            restored, more_stale = self._stale.restore()
+            recovered, more = recovered + restored, more or more_stale
         return Maintenance(moved, recovered, wait_ms / 1000 if wait_ms >= 0 else None, bool(more))
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
