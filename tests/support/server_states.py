@@ -7,8 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 import redis
 
-from .redis_server import RedisServer, free_port
+from .redis_server import RedisServer, all_redis, free_port, version_of
 from .waiting import wait_until
+
+#: A server's arguments for `loading`. Before version 7 the command DEBUG is there without asking.
+MAY_LOAD_SLOWLY: tuple[str, ...] = ("--save", "3600 1000000", "--key-load-delay", "0")
+if any(version_of(executable) >= (7,) for executable in all_redis()):
+    MAY_LOAD_SLOWLY += ("--enable-debug-command", "yes")
 
 
 @contextmanager
@@ -60,10 +65,10 @@ def busy(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def loading(server: RedisServer) -> Iterator[None]:
-    """LOADING: started again with data that take long to load; `server` was started with `--key-load-delay 0`."""
+    """LOADING: started again with data that take long to load; `server` was started with `MAY_LOAD_SLOWLY`."""
     with server.client() as behind:
         behind.set("filler:0", 0)
-        behind.execute_command("DEBUG", "POPULATE", "20000", "filler", "10")
+        behind.execute_command("DEBUG", "POPULATE", "12000", "filler", "10")
         behind.config_set("key-load-delay", "500")
         behind.save()
     server.restart("--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024", wait=False)
