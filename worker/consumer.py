@@ -24,6 +24,7 @@ from typing import Any, Final
 from ..core.clock import Clock
 from ..core.errors import ConfigError, TransportError
 from ..pool import Channel, Pace, SlotTable
+from ..tasks import identify
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
 from .hearing import Hearing, Verdict
@@ -41,6 +42,8 @@ logger = logging.getLogger("qworker.worker")
 LAST_WORDS_S: Final = 10.0
 #: A window of long tasks is refilled one by one: the round trips do not matter there.
 SMALL_WINDOW: Final = 32
+#: So many ids are named of messages that are left behind.
+MOST_NAMED: Final = 100
 #: The longest sleep: the master sees by the beat of the turns that this thread lives.
 LONGEST_SLEEP_S: Final = 5.0
 
@@ -458,6 +461,8 @@ class Consumer:
 
     def _obey_stop(self) -> None:
         self._is_stopped = True
+        if not self._has_reported:
+            self._say_what_is_left()
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -486,6 +491,14 @@ class Consumer:
 
     def _report_drained(self, left: int) -> None:
         if left:
-            logger.error("the broker is out of reach: %d messages are left to their lease", left)
+            logger.error("the broker is out of reach")
+            self._say_what_is_left()
         self._has_reported = True
         self._notify(Notice("drained", data={"cut": self._outcomes.cut, "left": left, "done": self._outcomes.done}))
+
+    def _say_what_is_left(self) -> None:
+        """For whoever looks for these messages while nobody has them."""
+        ids = [identify(entry.delivery.raw).task_id or "(no id)" for entry in self._ledger.entries()]
+        if ids:
+            more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+            logger.error("%d messages are left to their lease: %s%s", len(ids), ", ".join(ids[:MOST_NAMED]), more)

@@ -55,6 +55,8 @@ COLD_S: Final = 2.0
 HARD_S: Final = 2.0
 #: How long the consumer thread may take to close its connections at the very end.
 _CLOSE_S: Final = 5.0
+#: The same when it could not even give its messages back in time: it probably waits for the broker.
+_CUT_OFF_S: Final = 0.5
 _STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
 
 
@@ -241,7 +243,7 @@ class Master:
     def _begin_stopped(self) -> None:
         if self.exit_code is None:
             if not self._has_drained and self._outcome is None:
-                logger.error("the broker did not take the messages back in time: what was held is left to its lease")
+                logger.error("the broker did not take the messages back in time")
                 self._outcome = ExitCode.UNREACHABLE
             self.exit_code = self._outcome or (ExitCode.CUT if self._cut else ExitCode.OK)
 
@@ -415,7 +417,7 @@ class Master:
         """Stop the thread, then the children, then the spawner: so nothing is dispatched to the dead."""
         if self._lifeline is not None:
             self._mailbox.post("stop")
-            self._lifeline.join(_CLOSE_S)
+            self._lifeline.join(_CLOSE_S if self._has_drained else _CUT_OFF_S)
         self._kill()
         self._generations.close(SPAWNER_S)
         self.close()

@@ -1,0 +1,159 @@
+"""Stops without a broker, frozen children, applications whose children cannot start, spawners that keep dying."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from qworker import TimeLimitExceeded
+
+from support import RedisServer, Shop, wait_until
+
+
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["broker killed", "broker frozen"])
+def test_a_cold_stop_without_a_broker_ends_in_time_and_says_what_is_left(
+    shop_on: Callable[[str, str], Shop], is_frozen: bool
+) -> None:
+    with RedisServer() as server:
+        shop = shop_on(server.url, server.url)
+        worker = shop.worker("-c", "2", "-Q", "hipri")
+        ids = [shop.task("careful").delay(name).id for name in ("a", "b")]
+        wait_until(lambda: len(shop.ran()) == 2, "both tasks run")
+        server.freeze() if is_frozen else server.stop()
+        try:
+            told_at = time.monotonic()
+            worker.signal(signal.SIGQUIT)
+            assert worker.wait(15) == 69
+            assert time.monotonic() - told_at < 6
+        finally:
+            server.thaw() if is_frozen else None
+    assert sorted(shop.ran()[2:]) == ["finally a", "finally b"]
+    assert "the broker did not take the messages back in time" in worker.log
+    assert all(f"[{task_id}] was cut" in worker.log for task_id in ids)
+    if not is_frozen:
+        left = next(line for line in worker.log.splitlines() if "2 messages are left to their lease" in line)
+        assert all(task_id in left for task_id in ids)
+    assert not worker.survivors()
+
+
+def test_a_warm_stop_without_a_broker_lets_tasks_end_and_says_what_is_left(
+    shop_on: Callable[[str, str], Shop],
+) -> None:
+    with RedisServer() as server:
+        shop = shop_on(server.url, server.url)
+        worker = shop.worker("-c", "1", "-Q", "hipri")
+        task_id = shop.task("careful").delay("a").id
+        wait_until(lambda: len(shop.ran()) == 1, "the task runs")
+        server.stop()
+        worker.signal(signal.SIGTERM)
+        worker.wait_log("warm shutdown")
+        (shop.folder / "a").touch()
+        wait_until(lambda: len(shop.ran()) == 2, "the task ends")
+        assert worker.wait(15) == 69
+    assert task_id in next(line for line in worker.log.splitlines() if "left to" in line)
+
+
+def test_a_frozen_child_is_killed_at_its_hard_limit(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("gate").apply_async(("never",), time_limit=1.0)
+    wait_until(lambda: any_shop.ran() == ["start never"], "the task runs")
+    (child,) = worker.children()
+    child.suspend()
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert any_shop.task("add").delay(1).get(timeout=10) == 1
+    assert any_shop.dead() == []
+    assert worker.stop() == 0
+
+
+def test_a_frozen_child_does_not_hold_up_a_cold_stop(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    any_shop.task("gate").delay("never")
+    wait_until(lambda: any_shop.ran() == ["start never"], "the task runs")
+    worker.children()[0].suspend()
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(10) == 1
+    assert (any_shop.depth(), any_shop.in_flight()) == (1, 0)
+
+
+def test_the_time_that_a_message_waits_in_a_child_does_not_count_towards_its_limit(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri", "-l", "WARNING")
+    short = [any_shop.task("add").delay(i) for i in range(300)]  # now children get several messages at once
+    assert [r.get(timeout=20) for r in short] == list(range(300))
+    any_shop.task("gate").delay("long")
+    limited = [any_shop.task("gate").apply_async((f"short{i}",), time_limit=1.0) for i in range(4)]
+    for i in range(4):
+        (any_shop.folder / f"short{i}").touch()
+    wait_until(lambda: any_shop.ran() == ["start long"], "the child is busy")
+    time.sleep(1.2)  # longer than the limit
+    (any_shop.folder / "long").touch()
+    assert [r.get(timeout=10) for r in limited] == [f"short{i}" for i in range(4)]
+    time.sleep(1.2)  # time in which a deadline of a run that has ended would show
+    assert "time limit" not in worker.log
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.4])
+def test_children_that_die_at_boot_end_the_worker_with_three_in_seconds(sqlite_shop: Shop, delay_s: float) -> None:
+    source = (sqlite_shop.folder / "shop.py").read_text()
+    sqlite_shop.write(source + f"os.register_at_fork(after_in_child=lambda: (time.sleep({delay_s}), os._exit(9)))\n")
+    began = time.monotonic()
+    worker = sqlite_shop.worker("-c", "4", "-Q", "hipri", ready=False)
+    assert worker.wait(10) == 3
+    assert time.monotonic() - began < 5
+    assert "children cannot start" in worker.log
+    assert "exit code 9" in worker.log
+
+
+def test_children_that_segfault_at_boot_end_the_worker_with_three_and_their_stack(sqlite_shop: Shop) -> None:
+    source = (sqlite_shop.folder / "shop.py").read_text()
+    sqlite_shop.write(source + "import faulthandler\nos.register_at_fork(after_in_child=faulthandler._sigsegv)\n")
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri", ready=False)
+    assert worker.wait(10) == 3
+    assert "SIGSEGV" in worker.log
+
+
+@pytest.mark.parametrize("option", ["--max-memory-hard", "--max-memory-per-child"])
+def test_children_that_are_over_their_limit_from_the_start_are_one_error_and_no_loop_under_load(
+    shop: Shop, option: str
+) -> None:
+    worker = shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", option, "100", "--max-tasks-per-child", "20")
+    assert [r.get(timeout=20) for r in [shop.task("add").delay(i) for i in range(200)]] == list(range(200))
+    end = time.monotonic() + 2.5
+    pids = set()
+    while time.monotonic() < end:  # two samples
+        pids.add(shop.task("pid").delay().get(timeout=10))
+    assert worker.log.count("a fresh child has") == 1
+    assert "is killed" not in worker.log
+    assert shop.dead() == []
+    assert worker.stop() == 0
+
+
+def test_a_fresh_child_that_takes_much_at_once_is_not_taken_for_one_that_was_born_fat(shop: Shop) -> None:
+    limits = ("--max-memory-hard", "150000", "--max-tasks-per-child", "1")
+    worker = shop.worker("-c", "1", "-Q", "hipri", "-l", "WARNING", *limits)
+    (shop.folder / "now").touch()
+    for _ in range(8):
+        shop.task("eats").delay(200, "now")
+    shop.task("add").delay(1).get(timeout=20)
+    assert "a fresh child has" not in worker.log
+
+
+def test_a_spawner_that_keeps_dying_costs_its_master_next_to_nothing(sqlite_shop: Shop) -> None:
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri")
+    for times in range(1, 6):
+        wait_until(lambda: worker.spawners(), "there is a spawner")
+        spawner = worker.spawners()[0]
+        spawner.kill()
+        worker.wait_log("the spawner (pid", times=times)
+    master = psutil.Process(worker.pid)
+    before = sum(master.cpu_times()[:2])
+    time.sleep(1.5)
+    assert sum(master.cpu_times()[:2]) - before < 0.15
+    assert sqlite_shop.task("add").delay(1).get(timeout=20) == 1
+    assert worker.stop() == 0
