@@ -16,7 +16,10 @@ app = App(
     broker=_URLS.get("broker"),
     backend=_URLS.get("backend"),
     task_default_queue="hipri",
-    broker_transport_options={"lease_timeout": float(os.environ.get("TEST_LEASE", "30"))},
+    broker_transport_options={
+        "lease_timeout": float(os.environ.get("TEST_LEASE", "30")),
+        **json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}")),
+    },
 )
 
 
