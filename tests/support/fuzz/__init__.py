@@ -1,7 +1,9 @@
 """Messages gone wrong in every way we could think of, with a seed, and the application that survives them."""
 
+from .account import REASONS, account
+from .farm import Farm, executor_in
 from .made import made_messages
 from .mutator import Mutator
-from .originals import originals
+from .originals import QUEUE, originals
 
-__all__ = ["Mutator", "made_messages", "originals"]
+__all__ = ["QUEUE", "REASONS", "Farm", "Mutator", "account", "executor_in", "made_messages", "originals"]

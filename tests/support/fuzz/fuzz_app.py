@@ -5,6 +5,7 @@ The line is the SHA-1 of the message's bytes: ids and arguments are just what a 
 
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ app = App(
     worker_max_message_bytes=400_000,
     **_SETUP,
 )
+logging.getLogger("qworker.task").setLevel(logging.CRITICAL)  # thousands of refusals
 
 
 class Watched(Task[..., Any]):

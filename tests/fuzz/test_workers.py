@@ -1,0 +1,78 @@
+"""A real worker meets mutated messages: it lives on, its children too, and every message can be accounted for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from qworker.tasks import TaskExecutor
+
+from support import RedisServer, Worker
+from support.brokers import InRedis, InSqlite
+from support.chaos.scale import scaled
+from support.fuzz import Farm, Mutator, account, executor_in, made_messages
+
+ROUND = 3000
+MADE = 60  # of them from nothing, which takes longer
+ROUNDS = scaled(1, 34)
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def farm(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[Farm]:
+    if request.param == "redis":
+        made = Farm(tmp_path, redis_server.url, redis_server.url.removesuffix("0") + "1", InRedis(redis_server))
+    else:
+        made = Farm(tmp_path, f"sqlite:///{tmp_path}/broker.db", f"sqlite:///{tmp_path}/results.db", InSqlite(tmp_path))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskExecutor]:
+    logging.disable()
+    with executor_in(tmp_path_factory.mktemp("here")) as executor:
+        yield executor
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Worker]]:
+    with ExitStack() as stack:
+        arguments = ("-A", "fuzzed", "-c", "2", "-Q", "fuzz", "-l", "WARNING")
+        yield lambda: stack.enter_context(Worker(tmp_path, *arguments)).wait_ready()
+
+
+@pytest.mark.timeout(scaled(120, 3600))
+def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for(
+    farm: Farm, executor: TaskExecutor, start: Callable[[], Worker], seed: int
+) -> None:
+    worker = start()
+    children = {child.pid for child in worker.children()}
+    mutator = Mutator(seed)
+    for number in range(ROUNDS):
+        farm.clear()
+        messages = mutator.messages(ROUND - MADE) + made_messages(MADE, seed + number)
+        good = []
+        for at in range(0, ROUND, 100):
+            farm.publish(messages[at : at + 100])
+            good.append(farm.app.tasks["fuzz.good"].delay(at))
+        assert [result.get(timeout=60) for result in good] == list(range(0, ROUND, 100))
+        farm.wait_settled(60)
+        ends, complaints = account(farm, executor, messages)
+        assert complaints == []
+    print(ends)  # noqa: T201
+    assert worker.process.poll() is None
+    for trouble in ("died of", "has failed", "Traceback", "cannot be prepared"):
+        assert trouble not in worker.log
+    if "time limit" not in worker.log:
+        assert {child.pid for child in worker.children()} == children
+    assert worker.stop() == 0
+    dead = farm.places()["dead"]
+    assert farm.requeue_dead(10 * ROUND) == dead.total()
+    places = farm.places()
+    assert not places["dead"]
+    assert dead - places["ready"] == {}, "requeueing puts the original bytes back"
