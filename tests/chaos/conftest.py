@@ -58,15 +58,19 @@ def durable_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def open_office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenOffice]:
-    """Make the application on a server, the test's own unless told otherwise. `lease_s` is the workers' lease."""
+    """Make the application on a server, the test's own unless told otherwise. `lease_s` is the workers' lease;
+
+    `worker_broker` what they reach the server by, if not directly."""
     with ExitStack() as stack:
 
-        def make(*, server: RedisServer | None = None, lease_s: float = 5.0, **setup: Any) -> Office:
+        def make(
+            *, server: RedisServer | None = None, lease_s: float = 5.0, worker_broker: str = "", **setup: Any
+        ) -> Office:
             used: RedisServer = server or request.getfixturevalue("server")
             url = used.url
             where = on_redis(used.client, *LISTS)
             options = {"lease_timeout": lease_s}
             setup = {"broker": url, "backend": url, "broker_transport_options": options, **setup}
-            return stack.enter_context(office_in(tmp_path, where, **setup))
+            return stack.enter_context(office_in(tmp_path, where, worker_broker=worker_broker, **setup))
 
         yield make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..chaos_table import row
+from .cutter import TO_CLIENT, TO_SERVER, Cutter
 from .fleet import Fleet, boottime
 from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, judge, read_book
 from .load import Load
@@ -14,7 +15,10 @@ from .whereabouts import on_redis, on_sqlite
 __all__ = [
     "IS_LONG",
     "QUEUE",
+    "TO_CLIENT",
+    "TO_SERVER",
     "Amnesia",
+    "Cutter",
     "Fault",
     "Fleet",
     "Kill",

@@ -21,16 +21,23 @@ QUEUE = "account"
 
 
 class Office:
-    """`setup` are the App's settings (broker and backend among them), for the workers and for publishing alike."""
+    """`setup` are the App's settings (broker and backend among them), for the workers and for publishing alike.
 
-    def __init__(self, folder: Path, where: Whereabouts, **setup: Any) -> None:
+    Workers may reach broker and results in another way: by `worker_broker`.
+    """
+
+    def __init__(self, folder: Path, where: Whereabouts, *, worker_broker: str = "", **setup: Any) -> None:
         self.folder = folder
         self.where = where
-        setup = {"task_default_queue": QUEUE, **setup}
-        (folder / "setup.json").write_text(json.dumps(setup))
         for name, source in (("book", "book"), ("account", "account_app")):
             (folder / f"{name}.py").write_text((_SOURCES / f"{source}.py").read_text())
+        self._set_up(setup)
         self.app = self._load()
+        if worker_broker:
+            self._set_up({**setup, "broker": worker_broker, "backend": worker_broker})
+
+    def _set_up(self, setup: dict[str, Any]) -> None:
+        (self.folder / "setup.json").write_text(json.dumps({"task_default_queue": QUEUE, **setup}))
 
     def runs(self) -> list[Run]:
         """What the book holds now."""
