@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..core.clock import Clock, SystemClock
@@ -26,6 +26,8 @@ from ..transports import (
     Rejection,
     Settled,
     carry_out,
+    seal_of,
+    task_id_in,
 )
 
 _BATCH: Final = 500
@@ -59,6 +61,7 @@ class MemoryBroker:
         self.dead: list[DeadLetter] = []
         self.buried: dict[str, _Message] = {}  # the messages of the dead letters, by token
         self.leases: dict[str, float] = {}
+        self.locks: dict[str, tuple[str, float]] = {}  # of unique messages: nonce and end
         self.armed: list[Callable[[str | None], None]] = []
         self._tags = 0
 
@@ -82,17 +85,41 @@ class MemoryBroker:
         if self.delayed[0] is message:
             self.tell(None)
 
-    def publish(self, envelopes: Iterable[Envelope]) -> None:
-        """Put or delay new messages."""
+    def publish(self, envelopes: Iterable[Envelope]) -> list[Envelope]:
+        """Put or delay new messages; return those that did not get their lock."""
         back: list[_Message] = []
         front: list[_Message] = []
+        refused: list[Envelope] = []
         for envelope in envelopes:
-            if envelope.due is not None and envelope.due > self.clock.time():
+            if envelope.unique and not self.take_lock(envelope.raw, envelope.due):
+                refused.append(envelope)
+            elif envelope.due is not None and envelope.due > self.clock.time():
                 self.delay(_Message(envelope, front=envelope.front), envelope.due)
             else:
                 (front if envelope.front else back).append(_Message(envelope))
         self.put(back, front=False)
         self.put(front, front=True)
+        return refused
+
+    def take_lock(self, raw: bytes, due: float | None = None) -> bool:
+        """Take the lock that a message bears, if it bears one; False when another message has it."""
+        seal, now = seal_of(raw), self.clock.time()
+        if seal is None:
+            return True
+        if seal.lock in self.locks and self.locks[seal.lock][1] > now:
+            return False
+        self.locks[seal.lock] = (seal.nonce, max(now, due or 0.0) + seal.lasts_s)
+        return True
+
+    def release_lock(self, raw: bytes, successors: Iterable[Envelope] = ()) -> None:
+        """A message has ended: so does its lock, unless a successor goes on bearing it."""
+        seal = seal_of(raw)
+        if seal is None or self.locks.get(seal.lock, ("", 0.0))[0] != seal.nonce:
+            return
+        del self.locks[seal.lock]
+        for envelope in successors:
+            if not envelope.unique and seal_of(envelope.raw) == seal:
+                self.take_lock(envelope.raw, envelope.due)
 
     def move_due(self) -> int:
         """Make ready what is due, a batch of it."""
@@ -133,10 +160,10 @@ class MemoryTransport:
                 os.set_blocking(end, False)
             self._broker.armed.append(self._wake)
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
         """Put or delay."""
         with self._broker.lock:
-            self._broker.publish(envelopes)
+            return self._broker.publish(envelopes)
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages, in the order of the real adapters."""
@@ -177,6 +204,7 @@ class MemoryTransport:
         """Forget, and publish the successors."""
 
         def settle(message: _Message, ack: Ack) -> None:
+            self._broker.release_lock(message.envelope.raw, ack.successors)
             self._broker.publish(ack.successors)
 
         return self._settle([(ack.delivery.tag, ack) for ack in acks], settle)
@@ -195,6 +223,7 @@ class MemoryTransport:
             message.crashes += crashed
             if due is not None and due > self._broker.clock.time():
                 message.front = False
+                message.envelope = replace(message.envelope, task_id=task_id_in(message.envelope.raw))
                 self._broker.delay(message, due)
             else:
                 back.append(message)
@@ -211,6 +240,7 @@ class MemoryTransport:
             letter = self._letter(rejection)
             self._broker.dead.append(letter)
             self._broker.buried[letter.token] = message
+            self._broker.release_lock(message.envelope.raw)
 
         return self._settle([(rejection.delivery.tag, rejection) for rejection in rejections], settle)
 
@@ -234,7 +264,8 @@ class MemoryTransport:
         with self._broker.lock:
             count = sum(self.depths(queues).values())
             for key in [key for key in self._broker.ready if key[0] in queues]:
-                del self._broker.ready[key]
+                for message in self._broker.ready.pop(key):
+                    self._broker.release_lock(message.envelope.raw)
             return count
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
@@ -245,7 +276,10 @@ class MemoryTransport:
     def requeue_dead(self, tokens: Sequence[str]) -> int:
         """Put dead letters back at the end of their queues."""
         with self._broker.lock:
-            messages = self._exhume(tokens)
+            buried = self._broker.buried
+            messages = self._exhume(
+                [t for t in tokens if t in buried and self._broker.take_lock(buried[t].envelope.raw)]
+            )
             for message in messages:
                 message.crashes = 0
             self._broker.put(messages, front=False)

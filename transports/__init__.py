@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .redis_refusals import is_wrong_server, refusal
     from .redis_sentinel import open_link
     from .redis_url import Endpoint, read_url
+    from .unique import make_seal, seal_of, task_id_in
 
 __all__ = [
     "Ack",
@@ -43,14 +44,17 @@ __all__ = [
     "broker_options",
     "carry_out",
     "is_wrong_server",
+    "make_seal",
     "open_link",
     "open_transport",
     "read_url",
     "refusal",
+    "seal_of",
+    "task_id_in",
     "tls_options",
 ]
 
-# The connection to Redis, for the result store: loaded when it is asked for.
+# For the result store, producers and brokers in memory: loaded when they are asked for.
 _LAZY = {
     "Command": "redis_link",
     "Endpoint": "redis_url",
@@ -58,6 +62,9 @@ _LAZY = {
     "Order": "order",
     "Place": "order",
     "carry_out": "order",
+    "make_seal": "unique",
+    "seal_of": "unique",
+    "task_id_in": "unique",
     "is_wrong_server": "redis_refusals",
     "open_link": "redis_sentinel",
     "read_url": "redis_url",

@@ -22,6 +22,8 @@ class Envelope:
     `raw` is the JSON envelope of the Celery wire protocol (UTF-8). `priority` is 0 (first) to 9 (last).
     `due` is seconds since the epoch: the message waits on the broker until then; None = at once.
     `front` puts it at the front of its queue (the next to be reserved) instead of the back.
+    `task_id` is that of `raw`, so that a delayed message can be discarded by it. `unique`: `raw` has a header `unique`
+    (unique.py), and is published only if no other message has that lock.
     """
 
     queue: str
@@ -29,6 +31,8 @@ class Envelope:
     priority: int = 0
     due: float | None = None
     front: bool = False
+    task_id: str = ""
+    unique: bool = False
 
 
 class Delivery:
@@ -128,8 +132,11 @@ class Transport(Protocol):
         """
         ...
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Put every envelope where it belongs: its queue, or the delayed set when `due` lies ahead."""
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Put every envelope where it belongs: its queue, or the delayed set when `due` lies ahead.
+
+        Returns those that were not published, because they are `unique` and another message has their lock.
+        """
         ...
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
@@ -161,7 +168,10 @@ class Transport(Protocol):
         ...
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
-        """Settle for good; in the same atomic step publish the successors of those messages that were still held."""
+        """Settle for good; in the same atomic step publish the successors of those messages that were still held.
+
+        A message's lock ends with it, unless one of its successors bears the same lock: a retry.
+        """
         ...
 
     def recall(self, known: Collection[str]) -> list[Delivery]:
@@ -181,7 +191,11 @@ class Transport(Protocol):
         ...
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
-        """Move to the dead-letter store."""
+        """Move to the dead-letter store. Their locks end."""
+        ...
+
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """Delete the delayed messages of these tasks; return the ids of which there were any."""
         ...
 
     def maintain(self) -> Maintenance:
@@ -207,7 +221,8 @@ class Transport(Protocol):
         """Put dead letters back: their original bytes, in this order, to the back of the queues they came from.
 
         Their crashes count from 0 again. Returns how many; a token that names no dead letter is skipped, and a letter
-        whose queue cannot take it stays. After a TransportError some may be back already.
+        whose queue cannot take it, or whose lock another message has taken, stays. After a TransportError some may be
+        back already.
         """
         ...
 

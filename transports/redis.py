@@ -45,6 +45,7 @@ from .redis_scripts import (
 from .redis_session import Session
 from .redis_stale import StaleEntries
 from .redis_url import read_url
+from .unique import task_id_in
 
 _STEPS: Final = (0, 3, 6, 9)
 _SEP: Final = "\x06\x16"
@@ -83,17 +84,20 @@ class RedisTransport:
         if self._owner and not self._session.can_wake:
             self.capabilities = replace(self.capabilities, idle_poll_s=_POLL_S)
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Put envelopes on their lists in one write; those with a due time by a script, for the server's clock."""
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Put envelopes on their lists in one write; by a script those with a due time, for the server's clock, and
+        those with a lock."""
         commands = self._declarations({envelope.queue for envelope in envelopes})
-        commands += self._pushes([envelope for envelope in envelopes if envelope.due is None])
+        commands += self._pushes([envelope for envelope in envelopes if envelope.due is None and not envelope.unique])
         if commands:
             self._session.call(*commands)
-        now = time.time()
-        delayed = [self._later(envelope, now) for envelope in envelopes if envelope.due is not None]
-        if delayed:
-            self._session.run(DELAY, (), [field for fields in delayed for field in fields])
         self._declared.update(envelope.queue for envelope in envelopes)
+        others = [envelope for envelope in envelopes if envelope.due is not None or envelope.unique]
+        if not others:
+            return []
+        now = time.time()
+        fields = [field for envelope in others for field in self._fields(envelope, now)]
+        return [others[position - 1] for position in self._session.run(PUBLISH, (), fields)]
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""
@@ -134,7 +138,7 @@ class RedisTransport:
         now = time.time()
         for position, ack in enumerate(acks, 1):
             for envelope in ack.successors:
-                successors += (position, *self._later(envelope, now))
+                successors += (position, *self._fields(envelope, now))
         return _settled(tags, self._session.run(ACK, (), (len(tags), *tags, *successors)))
 
     def recall(self, known: Collection[str]) -> list[Delivery]:
@@ -151,7 +155,9 @@ class RedisTransport:
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
         """Give back to the front of their lists, or with `due` to the back, when it is time."""
         tags = [delivery.tag for delivery in deliveries]
-        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, time.time()), *tags)))
+        task_ids = ["" if due is None else task_id_in(delivery.raw) for delivery in deliveries]
+        pairs = [field for pair in zip(tags, task_ids, strict=True) for field in pair]
+        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, time.time()), *pairs)))
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """Move to the dead-letter store, with the reason and the original bytes."""
@@ -181,7 +187,11 @@ class RedisTransport:
     def purge(self, queues: Sequence[str]) -> int:
         """Delete the lists."""
         keys = [key for queue in dict.fromkeys(queues) for key in self._names.keys_of(queue)]
-        return int(self._session.run(PURGE, keys, ())) if keys else 0
+        total, more = 0, bool(keys)
+        while more:
+            count, more = self._session.run(PURGE, keys, ())
+            total += count
+        return total
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters, newest first."""
@@ -242,11 +252,13 @@ class RedisTransport:
             commands.append(("RPUSH", key, *reversed(raws)) if front else ("LPUSH", key, *raws))
         return commands
 
-    def _later(self, envelope: Envelope, now: float) -> tuple[str | int | bytes, ...]:
-        """Token, wait in ms ('' = none), list, side, envelope: as the scripts want a message to publish."""
+    def _fields(self, envelope: Envelope, now: float) -> tuple[str | int | bytes, ...]:
+        """Token, wait in ms ('' = none), list, side, envelope, task id, whether it must get its lock: as the scripts
+        want a message to publish."""
         name = self._names.list_of(envelope.queue, envelope.priority)
         side = "F" if envelope.front else "B"
-        return self._next_token(), _wait_ms(envelope.due, now), name, side, envelope.raw
+        wait_ms = _wait_ms(envelope.due, now)
+        return self._next_token(), wait_ms, name, side, envelope.raw, envelope.task_id, int(envelope.unique)
 
     def _next_token(self) -> str:
         self._session.ready()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ..core.errors import ConfigError
-from ..core.settings_values import Converter, boolean, choice, integer, mapping, number, text
+from ..core.settings_values import Converter, boolean, integer, mapping, number, text
 from ..core.urls import redact
 from .options import positive, read_options, steps
 from .order import ORDER_OPTIONS

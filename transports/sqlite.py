@@ -27,6 +27,8 @@ from .options import positive, read_options
 from .order import ORDER_OPTIONS, Order
 from .sqlite_file import DatabaseFile, path_of
 from .sqlite_rows import BATCH, choose, insert, place
+from .sqlite_unique import Locks
+from .unique import seal_of, task_id_in
 
 _OPTIONS: Final[Mapping[str, Converter]] = {
     "lease_timeout": positive,
@@ -73,9 +75,9 @@ class SqliteTransport:
                 raise ConfigError(f"no message can be read or written: {error}; {obstacle}") from error
             raise
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
         """Insert all of them in one transaction."""
-        self._write(lambda db: insert(db, envelopes, time.time()))
+        return self._write(lambda db: insert(db, envelopes, time.time()))
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""
@@ -110,12 +112,16 @@ class SqliteTransport:
         """Delete, and insert the successors."""
 
         def settle(db: sqlite3.Connection) -> list[str]:
-            lost = []
+            lost, now = [], time.time()
+            locks = Locks(db, now)
             for ack in acks:
                 if not self._change(db, f"DELETE FROM qworker_messages WHERE {_MINE}", (), ack.delivery.tag):
                     lost.append(ack.delivery.tag)
-                elif ack.successors:
-                    insert(db, ack.successors, time.time())
+                    continue
+                if locks.any:
+                    locks.settle(ack.delivery.raw, ack.successors)
+                if ack.successors:
+                    insert(db, ack.successors, now)
             return lost
 
         return _settled(len(acks), self._write(settle))
@@ -136,10 +142,13 @@ class SqliteTransport:
         def settle(db: sqlite3.Connection) -> list[str]:
             now = time.time()
             update = (
-                f"UPDATE qworker_messages SET state = ?, owner = NULL, due = ?, crashes = crashes + ? WHERE {_MINE}"
+                "UPDATE qworker_messages SET state = ?, owner = NULL, due = ?, crashes = crashes + ?, task_id = ? "
+                f"WHERE {_MINE}"
             )
             state, until = ("delayed", due) if due is not None and due > now else ("ready", None)
-            lost = [d.tag for d in deliveries if not self._change(db, update, (state, until, crashed), d.tag)]
+            task_ids = {d.tag: task_id_in(d.raw) or None if until else None for d in deliveries}
+            values = {d.tag: (state, until, crashed, task_ids[d.tag]) for d in deliveries}
+            lost = [tag for tag, row in values.items() if not self._change(db, update, row, tag)]
             if state == "ready":
                 gone = set(lost)
                 place(db, [_row_of(d.tag) for d in deliveries if d.tag not in gone], front=due is None)
@@ -155,12 +164,14 @@ class SqliteTransport:
         )
 
         def settle(db: sqlite3.Connection) -> list[str]:
-            lost = []
+            lost, locks = [], Locks(db, time.time())
             for rejection in rejections:
                 record = json.dumps({"reason": rejection.reason, "details": rejection.details}, default=str)
                 values = (time.time(), rejection.delivery.crashes, record)
                 if not self._change(db, update, values, rejection.delivery.tag):
                     lost.append(rejection.delivery.tag)
+                elif locks.any:
+                    locks.settle(rejection.delivery.raw)
             return lost
 
         return _settled(len(rejections), self._write(settle))
@@ -169,6 +180,17 @@ class SqliteTransport:
         """Move due messages, and give back what owners hold whose lease has ended."""
         return self._write(self._maintain)
 
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """Delete the delayed rows of these tasks."""
+
+        def discard(db: sqlite3.Connection) -> list[str]:
+            locks, some = Locks(db, time.time()), "FROM qworker_messages WHERE state = 'delayed' AND task_id = ?"
+            for (raw,) in (row for name in task_ids if locks.any for row in db.execute(f"SELECT raw {some}", (name,))):
+                locks.settle(raw)
+            return [name for name in dict.fromkeys(task_ids) if db.execute(f"DELETE {some}", (name,)).rowcount]
+
+        return self._write(discard)
+
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Count the ready rows."""
         query = "SELECT count(*) FROM qworker_messages WHERE state = 'ready' AND queue = ?"
@@ -176,8 +198,14 @@ class SqliteTransport:
 
     def purge(self, queues: Sequence[str]) -> int:
         """Delete the ready rows."""
-        delete = "DELETE FROM qworker_messages WHERE state = 'ready' AND queue = ?"
-        return self._write(lambda db: sum(db.execute(delete, (name,)).rowcount for name in queues))
+
+        def delete(db: sqlite3.Connection) -> int:
+            locks, some = Locks(db, time.time()), "FROM qworker_messages WHERE state = 'ready' AND queue = ?"
+            for (raw,) in (row for name in queues if locks.any for row in db.execute(f"SELECT raw {some}", (name,))):
+                locks.settle(raw)
+            return sum(db.execute(f"DELETE {some}", (name,)).rowcount for name in queues)
+
+        return self._write(delete)
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters, newest first."""
@@ -195,7 +223,8 @@ class SqliteTransport:
         )
 
         def revive(db: sqlite3.Connection, rows: Sequence[int]) -> int:
-            dead = [row for row in rows if db.execute(update, (row,)).rowcount]
+            locks = Locks(db, time.time())
+            dead = [row for row in rows if _may_come_back(db, locks, row) and db.execute(update, (row,)).rowcount]
             place(db, dead, front=False)
             return len(dead)
 
@@ -280,11 +309,13 @@ class SqliteTransport:
         moved = _move_due(db, now)
         recovered = self._recover(db)
         (due,) = db.execute("SELECT min(due) FROM qworker_messages WHERE state = 'delayed'").fetchone()
+        (ends,) = db.execute("SELECT min(ends) FROM qworker_owners WHERE owner <> ?", (self._owner,)).fetchone()
         return Maintenance(
             moved=moved,
             recovered=recovered,
             next_due_s=None if due is None else max(0.0, due - now),
             more=BATCH in (moved, recovered),
+            look_again_s=None if ends is None else max(0.0, ends - time.monotonic()),
         )
 
     def _recover(self, db: sqlite3.Connection) -> int:
@@ -313,6 +344,18 @@ class SqliteTransport:
         row, _, receipt = tag.partition(".")
         found = db.execute(f"SELECT 1 FROM qworker_messages WHERE {_MINE}", (row, receipt, self._owner))
         return found.fetchone() is not None
+
+
+def _may_come_back(db: sqlite3.Connection, locks: Locks, row: int) -> bool:
+    """Take the lock that a dead row bears, if it bears one; False when another message has it."""
+    found = db.execute("SELECT raw FROM qworker_messages WHERE id = ? AND state = 'dead'", (row,)).fetchone()
+    seal = seal_of(found[0]) if found else None
+    if seal is None:
+        return True
+    free = locks.is_free(seal)
+    if free:
+        locks.take(seal)
+    return free
 
 
 def _move_due(db: sqlite3.Connection, now: float) -> int:

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS qworker_messages (
     crashes INTEGER NOT NULL DEFAULT 0,
     died_at REAL,               -- dead: seconds since the epoch
     record TEXT,                -- dead: JSON with reason and details
+    task_id TEXT,               -- delayed: by what it can be discarded
     raw BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS qworker_ready ON qworker_messages (queue, priority, position) WHERE state = 'ready';
@@ -51,9 +52,17 @@ CREATE INDEX IF NOT EXISTS qworker_inflight ON qworker_messages (owner) WHERE st
 CREATE INDEX IF NOT EXISTS qworker_dead ON qworker_messages (died_at) WHERE state = 'dead';
 """
 
-# Columns that files of earlier versions lack. They are added without a new format number, because processes of those
-# versions may go on using the file: they name the columns that they write, and nothing that they do makes these wrong.
-_ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0"}}
+# What files of earlier versions lack: columns, a table, an index. They are added without a new format number, because
+# processes of those versions may go on using the file: they name the columns that they write, and nothing that they do
+# makes these wrong.
+_ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0", "task_id": "TEXT"}}
+_ADDED_LATER: Final = {
+    # lock: see unique.py; ends: seconds since the epoch
+    "qworker_unique": "CREATE TABLE qworker_unique (lock TEXT PRIMARY KEY, nonce TEXT NOT NULL, ends REAL NOT NULL)",
+    "qworker_delayed_tasks": (
+        "CREATE INDEX qworker_delayed_tasks ON qworker_messages (task_id) WHERE state = 'delayed' AND task_id NOT NULL"
+    ),
+}
 
 # A connection must not be used, or even closed, in a process forked from the one that opened it (sqlite.org, "How To
 # Corrupt An SQLite Database File", 2.6). Those that a fork brought along are kept here so that they are never
@@ -191,12 +200,14 @@ def _create(db: sqlite3.Connection) -> None:
 
 def _missing(db: sqlite3.Connection) -> list[str]:
     """The statements that bring a file of an earlier version up to date."""
-    return [
+    columns = [
         f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
         for table, columns in _ADDED.items()
         for name, kind in columns.items()
         if not db.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, name)).fetchone()
     ]
+    known = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    return columns + [statement for name, statement in _ADDED_LATER.items() if name not in known]
 
 
 def _add(db: sqlite3.Connection) -> None:

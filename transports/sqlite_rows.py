@@ -12,13 +12,15 @@ from typing import Final
 
 from .base import Envelope
 from .order import Order, Place, carry_out
+from .sqlite_unique import Locks
 
 #: Messages moved by one housekeeping transaction.
 BATCH: Final = 500
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 
 _INSERT: Final = """
-INSERT INTO qworker_messages (state, queue, priority, position, front, due, raw) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO qworker_messages (state, queue, priority, position, front, due, task_id, raw)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _READY: Final = """
 UPDATE qworker_messages SET state = 'ready', owner = NULL, due = NULL, front = 0, position = ? WHERE id = ?
@@ -28,16 +30,23 @@ SELECT id, length(raw) FROM qworker_messages WHERE state = 'ready' AND queue = ?
 """
 
 
-def insert(db: sqlite3.Connection, envelopes: Sequence[Envelope], now: float) -> None:
-    """Add messages, those with a due time ahead as delayed ones."""
+def insert(db: sqlite3.Connection, envelopes: Sequence[Envelope], now: float) -> list[Envelope]:
+    """Add messages, those with a due time ahead as delayed ones. Returns those that did not get their lock."""
+    refused: list[Envelope] = []
+    if any(e.unique for e in envelopes):
+        locks = Locks(db, now)
+        refused = [e for e in envelopes if not locks.may_publish(e)]
+        envelopes = [e for e in envelopes if not any(e is other for other in refused)]
     later = [e for e in envelopes if e.due is not None and e.due > now]
-    db.executemany(_INSERT, [("delayed", e.queue, e.priority, 0, e.front, e.due, e.raw) for e in later])
+    rows = [("delayed", e.queue, e.priority, 0, e.front, e.due, e.task_id or None, e.raw) for e in later]
+    db.executemany(_INSERT, rows)
     soon = [e for e in envelopes if e.due is None or e.due <= now]
     ends = _Ends(db)
-    rows = [(e, ends.back(e.queue, e.priority)) for e in soon if not e.front]
+    placed = [(e, ends.back(e.queue, e.priority)) for e in soon if not e.front]
     # The first one comes to be the next: the last one is put in front first.
-    rows += [(e, ends.front(e.queue, e.priority)) for e in reversed(soon) if e.front]
-    db.executemany(_INSERT, [("ready", e.queue, e.priority, at, 0, None, e.raw) for e, at in rows])
+    placed += [(e, ends.front(e.queue, e.priority)) for e in reversed(soon) if e.front]
+    db.executemany(_INSERT, [("ready", e.queue, e.priority, at, 0, None, None, e.raw) for e, at in placed])
+    return refused
 
 
 def place(db: sqlite3.Connection, rows: Sequence[int], *, front: bool) -> None:

@@ -24,6 +24,8 @@ local SILENCES = OWN .. 'silences' -- "from-until" of times without a sign of an
 local OWNERS = OWN .. 'owners' -- whoever has joined and neither left nor been found dead
 local ODD = OWN .. 'odd' -- tag -> envelope that kombu could not restore
 local DELAYED, DELAYED_DATA = OWN .. 'delayed', OWN .. 'delayed:data'
+local TWINS = OWN .. 'delayed:twins' -- task id -> "highest number, how many" of its delayed messages beyond the first
+local LOCKS, LOCK_ENDS = OWN .. 'unique', OWN .. 'unique:ends' -- lock -> nonce; lock -> when it ends by itself, in ms
 
 local CHUNK = 1000 -- arguments in one command: Lua's unpack takes some thousands
 local BATCH = 500 -- messages moved by one call of a housekeeping script
@@ -122,37 +124,120 @@ local function end_flight(owner, tags)
     let_go(owner, tags)
 end
 
+-- The lock that a message bears in its header (transports/unique.py): name, nonce, how long it lasts in ms.
+local function seal_of(envelope)
+    local at = 1
+    while true do
+        local _, last = string.find(envelope, '"unique": "', at, true)
+        if not last then return nil end
+        local name, nonce, lasts_ms = string.match(envelope, '^(%x+)%-(%x+)%-(%d+)"', last + 1)
+        if name then return name, nonce, tonumber(lasts_ms) end
+        at = last + 1
+    end
+end
+
+-- Without locks, nobody needs to look into messages.
+local function any_locks() return call('EXISTS', LOCKS) == 1 end
+
+local function release(name, nonce)
+    if call('HGET', LOCKS, name) ~= nonce then return end
+    call('HDEL', LOCKS, name)
+    call('ZREM', LOCK_ENDS, name)
+end
+
+local function release_lock_of(envelope)
+    local name, nonce = seal_of(envelope)
+    if name then release(name, nonce) end
+end
+
+-- Locks that nobody has released: their messages were run by a Celery worker, or are lost.
+local function drop_ended_locks(now_ms)
+    local ended = call('ZRANGEBYSCORE', LOCK_ENDS, '-inf', now_ms, 'LIMIT', 0, CHUNK)
+    in_chunks('HDEL', LOCKS, ended)
+    in_chunks('ZREM', LOCK_ENDS, ended)
+end
+
+local function is_locked(name, now_ms)
+    return call('HEXISTS', LOCKS, name) == 1 and tonumber(call('ZSCORE', LOCK_ENDS, name) or now_ms) > now_ms
+end
+
+-- The lock lasts from when the message is due.
+local function take_lock(name, nonce, lasts_ms, wait_ms, now_ms)
+    call('HSET', LOCKS, name, nonce)
+    call('ZADD', LOCK_ENDS, now_ms + math.max(0, wait_ms or 0) + lasts_ms, name)
+end
+
 local function bury(token, record, list, envelope, now_ms)
     if list ~= '' then record = string.sub(record, 1, -2) .. ', "list": ' .. cjson.encode(list) .. '}' end
     call('HSET', OWN .. 'dead:data', token, record .. '\n' .. envelope)
     call('ZADD', OWN .. 'dead', now_ms, token)
+    if any_locks() then release_lock_of(envelope) end
 end
 
--- Put a message on its list. side: B = back (the last to be taken), F = front (the next). A key that is no list must
--- neither lose the message nor hold up the others: it goes to the dead-letter store.
+-- Put a message on its list; true when it stands there. side: B = back (the last to be taken), F = front (the next). A
+-- key that is no list must neither lose the message nor hold up the others: it goes to the dead-letter store.
 local function put(token, list, side, envelope, crashes, now_ms)
     local done = redis.pcall(side == 'F' and 'RPUSH' or 'LPUSH', PREFIX .. list, envelope)
     if type(done) == 'number' then
         -- A waiting message's crash count is found by its bytes, which are never touched.
         if crashes > 0 then call('HSET', OWN .. 'crashes:' .. list, redis.sha1hex(envelope), crashes) end
-        return
+        return true
     end
     local record = {queue = list, reason = 'queue_unusable', crashes = crashes, details = {error = done.err}}
     bury(token, cjson.encode(record), list, envelope, now_ms)
 end
 
--- Publish at once or, with a wait above 0, later.
-local function publish(token, wait_ms, list, side, envelope, crashes, now_ms)
+-- The token of a delayed message is made of its task id, so that revoking needs no search. A second message of the same
+-- id gets a number.
+local function delayed_token(task_id)
+    if not call('ZSCORE', DELAYED, 'id:' .. task_id) then return 'id:' .. task_id end
+    local highest, count = string.match(call('HGET', TWINS, task_id) or '1 0', '^(%d+) (%d+)$')
+    call('HSET', TWINS, task_id, (highest + 1) .. ' ' .. (count + 1))
+    return 'id' .. (highest + 1) .. ':' .. task_id
+end
+
+-- The last step of leaving the delayed set: the message has its new place already.
+local function end_delay(token)
+    call('ZREM', DELAYED, token)
+    call('HDEL', DELAYED_DATA, token)
+    local task_id = string.match(token, '^id%d+:(.*)$')
+    if not task_id then return end
+    local highest, count = string.match(call('HGET', TWINS, task_id) or '', '^(%d+) (%d+)$')
+    if count and tonumber(count) > 1 then
+        call('HSET', TWINS, task_id, highest .. ' ' .. (count - 1))
+    else
+        call('HDEL', TWINS, task_id)
+    end
+end
+
+-- Publish at once or, with a wait above 0, later; true when it stands there. Equal due times sort by token, and tokens
+-- by age; where the token says nothing of age, its number is added as a fraction of a millisecond.
+local function publish(token, wait_ms, list, side, envelope, crashes, now_ms, task_id)
     if not wait_ms or wait_ms <= 0 then return put(token, list, side, envelope, crashes, now_ms) end
     local due_ms = now_ms + wait_ms
+    if task_id and task_id ~= '' then
+        due_ms = due_ms + tonumber(string.match(token, '%-(%d+)') or 0) % 4096 / 4096
+        token = delayed_token(task_id)
+    end
     call('HSET', DELAYED_DATA, token, crashes .. ' ' .. side .. ' ' .. #list .. ' ' .. list .. envelope)
     call('ZADD', DELAYED, due_ms, token)
     if call('ZRANGE', DELAYED, 0, 0)[1] == token then call('PUBLISH', CHANNEL, due_ms) end
+    return true
+end
+
+-- Publish a message that bears a lock, unless another message has it; false then. The same message does not come twice.
+local function publish_once(token, wait_ms, list, side, envelope, now_ms, task_id)
+    local name, nonce, lasts_ms = seal_of(envelope)
+    if name and is_locked(name, now_ms) then return false end
+    drop_ended_locks(now_ms)
+    local stands = publish(token, wait_ms, list, side, envelope, 0, now_ms, task_id)
+    if stands and name then take_lock(name, nonce, lasts_ms, wait_ms, now_ms) end
+    return true
 end
 
 -- Move what is due, oldest first. Returns how many, and whether there may be more.
 local function move_due(now_ms)
-    local due = call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms, 'LIMIT', 0, BATCH)
+    local due = call('ZRANGEBYSCORE', DELAYED, '-inf', '(' .. now_ms + 1, 'LIMIT', 0, BATCH)
     local bytes = 0
     for moved, token in ipairs(due) do
         local data = call('HGET', DELAYED_DATA, token)
@@ -162,8 +247,7 @@ local function move_due(now_ms)
             put(token, list, side, string.sub(data, start + length), tonumber(crashes), now_ms)
             bytes = bytes + #data
         end
-        call('ZREM', DELAYED, token)
-        call('HDEL', DELAYED_DATA, token)
+        end_delay(token)
         if bytes > BATCH_BYTES then return moved, true end
     end
     return #due, #due == BATCH

@@ -1,12 +1,15 @@
 -- Give back what this owner still holds, bytes untouched, in the given order.
 --
--- ARGV: 6 add one to the crash counts (0/1), 7 wait in ms before they go to the back ('' = to the front now), 8… the
--- tags.
+-- ARGV: 6 add one to the crash counts (0/1), 7 wait in ms before they go to the back ('' = to the front now), 8… for
+-- each message its tag and, with a wait, its task id.
 -- Returns the tags that were not held any more.
 
 local crash, wait_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
 go_on_when_full()
-local tags = arguments_from(8)
+local tags, task_ids = {}, {}
+for i = 8, #ARGV, 2 do
+    tags[#tags + 1], task_ids[#task_ids + 1] = ARGV[i], ARGV[i + 1]
+end
 local flags = held_flags(tags)
 local now_s, now_ms = now_s_ms()
 local gone, lost = {}, {}
@@ -19,7 +22,7 @@ for i = first, last, step do
     local crashes, tail, list = read_tag(tags[i])
     local envelope = flags[i] == 1 and envelope_of(tags[i], tail)
     if envelope then
-        publish(tags[i], wait_ms, list, wait_ms and 'B' or 'F', envelope, crashes + crash, now_ms)
+        publish(tags[i], wait_ms, list, wait_ms and 'B' or 'F', envelope, crashes + crash, now_ms, task_ids[i])
     else
         lost[#lost + 1] = tags[i]
     end

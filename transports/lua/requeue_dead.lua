@@ -1,9 +1,11 @@
 -- Put dead letters back at the end of the lists they came from, bytes untouched, with no crashes counted.
 --
 -- ARGV: 6… the tokens. Returns {how many, how many of the tokens were looked at}: a bounded batch, the caller goes on
--- behind it. A letter that cannot go back (its key is no list now) stays where it is.
+-- behind it. A letter that cannot go back stays where it is: its key is no list now, or it bears a lock that another
+-- message has taken.
 
 go_on_when_full()
+local now_s, now_ms = now_s_ms()
 
 -- Only the end of a record is read: it is ours (bury), while the details may hold what cjson refuses. A quote inside a
 -- name stands there with a backslash, so the last plain ', "list": ' is the one.
@@ -19,7 +21,10 @@ for i = 6, #ARGV do
     local list = at and list_of(string.sub(data, 1, at - 1))
     if list then
         local envelope = string.sub(data, at + 1)
-        if type(redis.pcall('LPUSH', PREFIX .. list, envelope)) == 'number' then
+        local name, nonce, lasts_ms = seal_of(envelope)
+        local may_go = not (name and is_locked(name, now_ms))
+        if may_go and type(redis.pcall('LPUSH', PREFIX .. list, envelope)) == 'number' then
+            if name then take_lock(name, nonce, lasts_ms, 0, now_ms) end
             call('HDEL', OWN .. 'crashes:' .. list, redis.sha1hex(envelope))
             call('ZREM', OWN .. 'dead', ARGV[i])
             call('HDEL', OWN .. 'dead:data', ARGV[i])
