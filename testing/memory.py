@@ -251,7 +251,7 @@ class MemoryTransport:
             moved, recovered = broker.move_due(), self._recover()
             due = broker.delayed[0].due if broker.delayed else None
             next_due_s = None if due is None else max(0.0, due - broker.clock.time())
-            return Maintenance(moved, recovered, next_due_s, more=_BATCH in (moved, recovered))
+            return Maintenance(moved, recovered, next_due_s, _BATCH in (moved, recovered), self._look_again_s())
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Count what is ready."""
@@ -365,6 +365,11 @@ class MemoryTransport:
     def _hang_up(self) -> None:
         with self._broker.lock:
             if self._wake in self._broker.armed:
+    def _look_again_s(self) -> float | None:
+        now = self._broker.clock.monotonic()
+        waits = [ends - now for owner, ends in self._broker.leases.items() if owner != self._owner and ends > now]
+        return min(waits, default=None)
+
                 self._broker.armed.remove(self._wake)
             for end in self._pipe or ():
                 os.close(end)

@@ -83,13 +83,15 @@ class Settled:
 class Maintenance:
     """What `maintain` did. `next_due_s`: seconds until the earliest delayed message is due, None when there is none.
 
-    `more` is true when a bounded batch was full: call again soon.
+    `more` is true when a bounded batch was full: call again soon. `look_again_s`: seconds until another owner's lease
+    ends; whoever looks then finds the dead at once.
     """
 
     moved: int = 0
     recovered: int = 0
     next_due_s: float | None = None
     more: bool = False
+    look_again_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,11 +170,11 @@ class RedisTransport:
         """Move due messages, recover what the dead held, Celery workers too; see that the wake-up connection lives."""
         self._session.check_wake()
         arguments = (self._session.lease_ms, self._stale.visibility_ms)
-        moved, recovered, wait_ms, more, stale = self._session.run(MAINTAIN, (), arguments)
+        moved, recovered, wait_ms, more, stale, look_ms = self._session.run(MAINTAIN, (), arguments)
         if stale:
             restored, more_stale = self._stale.restore()
             recovered, more = recovered + restored, more or more_stale
-        return Maintenance(moved, recovered, wait_ms / 1000 if wait_ms >= 0 else None, bool(more))
+        return Maintenance(moved, recovered, _seconds(wait_ms), bool(more), _seconds(look_ms))
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Lengths of the lists, summed over priorities."""
@@ -311,6 +311,10 @@ def _wait_ms(due: float | None, now: float) -> str | int:
 
 def _record(rejection: Rejection) -> str:
     delivery = rejection.delivery
+def _seconds(ms: int) -> float | None:
+    return ms / 1000 if ms >= 0 else None
+
+
     record = {
         "queue": delivery.queue,
         "reason": rejection.reason,

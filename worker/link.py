@@ -155,7 +155,8 @@ class Link:
             self._renew_at = now + self._renew_every_s
         if now >= self._maintain_at:
             did = self.transport.maintain()
-            next_s = 0.0 if did.more else min(self._maintain_every_s, _or(did.next_due_s, self._maintain_every_s))
+            every_s = self._maintain_every_s
+            next_s = 0.0 if did.more else min(every_s, _or(did.next_due_s, every_s), _or(did.look_again_s, every_s))
             self._maintain_at = now + max(next_s, 0.0)
             if did.recovered:
                 logger.warning("recovered %d messages of a worker that is gone", did.recovered)

@@ -134,3 +134,33 @@ def test_reserving_renews_the_lease(producer: Transport, open_on: OpenTransport,
     while time.monotonic() < end:
         assert ours.maintain().recovered == 0
         time.sleep(0.02)
+
+
+def test_maintain_says_when_the_next_lease_ends(open_on: OpenTransport, ours: Transport) -> None:
+    assert ours.maintain().look_again_s is None
+    open_on("doomed/1", lease_s=20)
+    open_on("other/1", lease_s=40)
+    look_again_s = ours.maintain().look_again_s
+    assert look_again_s is not None
+    assert 18 < look_again_s < 20.01
+
+
+def test_whoever_looks_when_maintain_says_finds_the_dead_at_once(
+    producer: Transport, open_on: OpenTransport, ours: Transport
+) -> None:
+    producer.publish(envelopes(1))
+    doomed = open_on("doomed/1", lease_s=2.0)
+    ours.maintain()
+    doomed.reserve(["hipri"], 1)
+    look_again_s = ours.maintain().look_again_s
+    assert look_again_s is not None
+    ours.extend([])
+    time.sleep(look_again_s / 2)
+    ours.extend([])  # a sign of life: otherwise this were an outage, which would be nobody's death
+    time.sleep(look_again_s / 2 + 0.001)
+    did = ours.maintain()
+    if not did.recovered:  # too late to be no silence, on a slow machine
+        assert did.look_again_s is not None
+        time.sleep(did.look_again_s + 0.001)
+        did = ours.maintain()
+    assert did.recovered == 1

@@ -1,7 +1,8 @@
 -- Move due messages to their queues, and give back what is held by owners that are dead or unknown. In bounded batches.
 --
 -- ARGV: 6 lease of the caller in ms, 7 kombu's visibility timeout in ms. Returns {moved, recovered, ms until the next due
--- message or -1, 1 when there may be more, how many entries in flight are older than the visibility timeout}.
+-- message or -1, 1 when there may be more, how many entries in flight are older than the visibility timeout, ms until
+-- somebody may have died or -1}.
 
 local LEASE_MS, VISIBILITY_S = tonumber(ARGV[6]), tonumber(ARGV[7]) / 1000
 local WALK = OWN .. 'walk' -- how many of the old entries in flight are still to be looked at
@@ -11,6 +12,7 @@ local now_s, now_ms = now_s_ms()
 hear(now_ms, LEASE_MS)
 local moved, more = move_due(now_ms)
 local recovered, bytes = 0, 0
+local look_ms -- when to look for the dead again
 
 -- Put back one message of somebody who is gone; false when this call has moved enough already. What had been started
 -- when its owner died has one more crash; what only waited there has not.
@@ -63,7 +65,13 @@ local function is_dead(owner, lease_ms)
         call('ZADD', LEASES, now_ms + lease_ms, owner)
         return false
     end
-    return (ends_ms <= now_ms or ends_ms > now_ms + lease_ms) and not is_excused(ends_ms, lease_ms, now_ms)
+    local until_ms = ends_ms
+    if ends_ms <= now_ms or ends_ms > now_ms + lease_ms then
+        until_ms = excused_until(ends_ms, lease_ms, now_ms)
+        if now_ms > until_ms then return true end
+    end
+    look_ms = math.min(look_ms or until_ms, until_ms)
+    return false
 end
 
 local function bury_the_dead(owners)
@@ -85,7 +93,7 @@ local function is_stray(tag, score)
     local lease_ms = lease_of_tag(tag)
     if not lease_ms then return false end
     local ends_ms = score * 1000 + 1000 + lease_ms
-    return now_ms > ends_ms + lease_ms / 2 and not is_excused(ends_ms, lease_ms, now_ms)
+    return now_ms > ends_ms + lease_ms / 2 and now_ms > excused_until(ends_ms, lease_ms, now_ms)
 end
 
 -- What no known owner holds is found by its age, a step with each call, from the younger ones to the oldest, so that
@@ -119,4 +127,4 @@ end
 local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
 local wait_ms = head[2] and math.max(0, tonumber(head[2]) - now_ms) or -1
 local stale = call('ZCOUNT', INDEX, '-inf', '(' .. now_s - VISIBILITY_S)
-return {moved, recovered, wait_ms, more and 1 or 0, stale}
+return {moved, recovered, wait_ms, more and 1 or 0, stale, look_ms and math.max(1, look_ms - now_ms + 1) or -1}

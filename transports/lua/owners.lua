@@ -29,14 +29,15 @@ local function lease_of_tag(tag)
     return lease and tonumber(lease, 16)
 end
 
--- Whether a silence explains that this lease was not renewed: it had not ended before, is short enough to end because
--- of it, and its owner has not yet had half of it to reconnect. Who renewed before a silence of less than a quarter of
--- its lease has enough left.
-local function is_excused(ends_ms, lease_ms, now_ms)
+-- Until when a silence explains that this lease was not renewed, 0 when none does: the lease had not ended before, and is
+-- short enough to end because of it; then its owner has half of it to reconnect. Who renewed before a silence of less
+-- than a quarter of its lease has enough left.
+local function excused_until(ends_ms, lease_ms, now_ms)
+    local latest = 0
     for _, silence in ipairs(call('ZRANGEBYSCORE', SILENCES, now_ms, '+inf')) do
         local from, till = string.match(silence, '^(%d+)%-(%d+)$')
         from, till = tonumber(from), tonumber(till)
-        if from <= ends_ms and till - from > lease_ms / 4 and now_ms <= till + lease_ms / 2 then return true end
+        if from <= ends_ms and till - from > lease_ms / 4 then latest = math.max(latest, till + lease_ms / 2) end
     end
-    return false
+    return latest
 end
