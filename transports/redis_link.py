@@ -128,8 +128,11 @@ class Link:
         try:
             replies = self.call(*commands)
         except TransportError as error:
-            if self._endpoint.tls is None and isinstance(error.__cause__, ConnectionResetError):
-                raise TransportError(f"{error} (if it speaks TLS only, write rediss://)") from error.__cause__
+            if isinstance(error.__cause__, ConnectionError):
+                hint = "if it speaks TLS only, write rediss://"
+                if self._endpoint.tls is not None:
+                    hint = "it may want a client certificate; see ssl_certfile"
+                raise TransportError(f"{error} ({hint})") from error.__cause__
             raise
         for command, reply in zip(commands, replies, strict=True):
             # A name is for people who look at CLIENT LIST; not being allowed to set it is no reason to fail.

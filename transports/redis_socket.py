@@ -30,7 +30,7 @@ def open_socket(endpoint: Endpoint) -> socket.socket:
 def unreachable(error: Exception, endpoint: Endpoint, timeout_s: float) -> TransportError:
     """The exception for a connection that failed: what happened, and what to do about it where that is known."""
     if isinstance(error, TimeoutError):
-        return TransportError(f"{endpoint.shown} did not answer within {timeout_s:g} s")
+        return TransportError(f"{endpoint.shown} did not answer within {timeout_s:g} s{advice(error)}")
     return TransportError(f"{endpoint.shown} cannot be reached: {_plain(error)}{advice(error)}")
 
 

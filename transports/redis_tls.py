@@ -40,7 +40,6 @@ _FAILED: Final = {
     "RECORD_LAYER_FAILURE": "it does not speak TLS on this port; write redis:// or name its TLS port",
     "PROTOCOL_VERSION": "it speaks another version of TLS; see ssl_min_version",
     "NO_PROTOCOLS": "it speaks another version of TLS; see ssl_min_version",
-    "UNEXPECTED_EOF": "it may not speak TLS on this port",
 }
 
 
@@ -89,14 +88,26 @@ def tls_of(found: Mapping[str, Any], *, wanted: bool) -> dict[str, Any] | None:
     return options if wanted or is_on or (options and is_on is None) else None
 
 
+class SilentHandshake(TimeoutError):
+    """The other side said nothing to our greeting: a plain Redis waits for the end of the line."""
+
+
 def secured(plain: socket.socket, host: str, tls: Mapping[str, Any]) -> ssl.SSLSocket:
     """Shake hands on a connected socket. Raises OSError, or Denied for what is wrong on this side."""
-    return _context(tls).wrap_socket(plain, server_hostname=host)
+    context = _context(tls)
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except TimeoutError as error:
+        raise SilentHandshake from error
 
 
 def advice(error: Exception) -> str:
     """What to do about a TLS error, in brackets; empty for any other error."""
+    if isinstance(error, SilentHandshake):
+        return " (it may not speak TLS on this port; write redis:// or name its TLS port)"
     text = _UNVERIFIED.get(getattr(error, "verify_code", -1), "")
+    if type(error).__name__ == "SSLEOFError":  # what it had against us was lost
+        return " (it may want a client certificate, ssl_certfile and ssl_keyfile, or not speak TLS on this port)"
     reason = str(getattr(error, "reason", "") or "") if hasattr(error, "library") else ""
     text = text or next((hint for word, hint in _FAILED.items() if word in reason), "")
     return f" ({text})" if text else ""
@@ -133,14 +144,20 @@ def _unusable(error: Exception, tls: Mapping[str, Any]) -> str:
         return "ssl_keyfile does not belong to ssl_certfile"
     if "CIPHER" in reason.upper():
         return f"ssl_ciphers={tls.get('ssl_ciphers')} names no usable cipher"
-    if "BAD_DECRYPT" in reason or "BAD_PASSWORD" in reason:
-        return f"ssl_password does not open {tls.get('ssl_keyfile') or tls.get('ssl_certfile')}"
     for name in files:
         problem = _unreadable(tls[name]) if tls.get(name) else ""
         if problem:
             return f"{name}={tls[name]}: {problem}"
+    key = tls.get("ssl_keyfile") or tls.get("ssl_certfile")
+    if key and _is_locked(key) and "CERTIFICATE" not in reason:
+        return f"ssl_password does not open {key}"
     given = ", ".join(f"{name}={tls[name]}" for name in files if tls.get(name)) or "ssl_ca_data"
     return f"{reason} in one of {given}; a file in PEM format is wanted"
+
+
+def _is_locked(path: str) -> bool:
+    with open(path, "rb") as file:
+        return b"ENCRYPTED" in file.read(65536)
 
 
 def _unreadable(path: str) -> str:

@@ -19,20 +19,34 @@ NAME = "shop"
 
 
 class Sentinel:
-    """One redis-sentinel that watches `master`. `password` is what it wants from its clients."""
+    """One redis-sentinel that watches `master`. `password` is what it wants from its clients.
 
-    def __init__(self, master: RedisServer, quorum: int, *, password: str = "", master_password: str = "") -> None:
+    With `tls`, a redis-server's arguments, it speaks nothing else, and watches the port of the master that does.
+    """
+
+    def __init__(
+        self,
+        master: RedisServer,
+        quorum: int,
+        *,
+        password: str = "",
+        master_password: str = "",
+        tls: Sequence[str] = (),
+        watched_port: int = 0,
+    ) -> None:
         self.port = free_port()
         self._password = password
         self._folder = tempfile.TemporaryDirectory(prefix="qworker-sentinel-")
         lines = [
-            f"port {self.port}",
+            f"port {0 if tls else self.port}",
             "bind 127.0.0.1",
-            f"sentinel monitor {NAME} 127.0.0.1 {master.port} {quorum}",
+            f"sentinel monitor {NAME} 127.0.0.1 {watched_port or master.port} {quorum}",
             f"sentinel down-after-milliseconds {NAME} 700",
             f"sentinel failover-timeout {NAME} 3000",
             *([f"sentinel auth-pass {NAME} {master_password}"] if master_password else []),
             *([f"requirepass {password}"] if password else []),
+            *([f"tls-port {self.port}", "tls-replication yes"] if tls else []),
+            *(f"{name.removeprefix('--')} {value}" for name, value in zip(tls[::2], tls[1::2], strict=True)),
         ]
         config = Path(self._folder.name) / "sentinel.conf"
         config.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""A TLS endpoint in front of a plain server: redis-server is not built with TLS everywhere."""
+"""TLS for tests: a redis-server that speaks it or, where none was built to, an endpoint in front of a plain one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,46 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from .redis_server import RedisServer, free_port
+
 FOLDER = Path(__file__).with_name("tls")
+#: A redis-server's arguments for its own certificate.
+CERTIFICATE = (
+    *("--tls-cert-file", str(FOLDER / "server.pem"), "--tls-key-file", str(FOLDER / "server.key")),
+    *("--tls-ca-cert-file", str(FOLDER / "ca.pem")),
+)
+
+
+@contextmanager
+def tls_server(*, wants_client_certificate: bool = False) -> Iterator[int]:
+    """A server of one's own for localhost; gives the port on which it speaks TLS."""
+    if not has_tls():
+        with (
+            RedisServer() as server,
+            TlsFront(server.port, wants_client_certificate=wants_client_certificate) as front,
+        ):
+            yield front.port
+        return
+    port = free_port()
+    wanted = "yes" if wants_client_certificate else "no"
+    with RedisServer("--tls-port", str(port), "--tls-auth-clients", wanted, *CERTIFICATE):
+        yield port
+
+
+@cache
+def has_tls() -> bool:
+    """Whether the newest redis-server was built with TLS."""
+    try:
+        with RedisServer("--tls-port", str(free_port()), *CERTIFICATE):
+            return True
+    except AssertionError:  # it ends at once, because it does not know the option
+        return False
 
 
 class TlsFront:
