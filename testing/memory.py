@@ -253,6 +253,17 @@ class MemoryTransport:
             next_due_s = None if due is None else max(0.0, due - broker.clock.time())
             return Maintenance(moved, recovered, next_due_s, _BATCH in (moved, recovered), self._look_again_s())
 
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """Delete the delayed messages of these tasks."""
+        broker = self._broker
+        with broker.lock:
+            gone = [m for m in broker.delayed if m.envelope.task_id and m.envelope.task_id in task_ids]
+            broker.delayed = [message for message in broker.delayed if message not in gone]
+            for message in gone:
+                broker.release_lock(message.envelope.raw)
+            found = {message.envelope.task_id for message in gone}
+            return [task_id for task_id in dict.fromkeys(task_ids) if task_id in found]
+
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Count what is ready."""
         with self._broker.lock:
@@ -354,6 +365,11 @@ class MemoryTransport:
         self._broker.put([flight.message for flight in found], front=True)
         return len(tags)
 
+    def _look_again_s(self) -> float | None:
+        now = self._broker.clock.monotonic()
+        waits = [ends - now for owner, ends in self._broker.leases.items() if owner != self._owner and ends > now]
+        return min(waits, default=None)
+
     def _renew(self) -> None:
         self._broker.leases[self._owner] = self._broker.clock.monotonic() + self._lease_s
 
@@ -365,11 +381,6 @@ class MemoryTransport:
     def _hang_up(self) -> None:
         with self._broker.lock:
             if self._wake in self._broker.armed:
-    def _look_again_s(self) -> float | None:
-        now = self._broker.clock.monotonic()
-        waits = [ends - now for owner, ends in self._broker.leases.items() if owner != self._owner and ends > now]
-        return min(waits, default=None)
-
                 self._broker.armed.remove(self._wake)
             for end in self._pipe or ():
                 os.close(end)

@@ -176,6 +176,13 @@ class RedisTransport:
             recovered, more = recovered + restored, more or more_stale
         return Maintenance(moved, recovered, _seconds(wait_ms), bool(more), _seconds(look_ms))
 
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """Look them up by token, in bounded batches."""
+        found: list[bytes] = []
+        for at in range(0, len(task_ids), _DISCARD_BATCH):
+            found += self._session.run(DISCARD_DELAYED, (), task_ids[at : at + _DISCARD_BATCH])
+        return [task_id.decode() for task_id in found]
+
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Lengths of the lists, summed over priorities."""
         names = list(dict.fromkeys(queues))
@@ -304,6 +311,10 @@ def _settled(tags: Sequence[str], lost: Sequence[bytes]) -> Settled:
     return Settled(len(tags) - len(lost), [tag.decode() for tag in lost])
 
 
+def _seconds(ms: int) -> float | None:
+    return ms / 1000 if ms >= 0 else None
+
+
 def _wait_ms(due: float | None, now: float) -> str | int:
     """How long until `due` by this host's clock, which need not agree with the server's. Never too short."""
     return "" if due is None else math.ceil((due - now) * 1000)
@@ -311,10 +322,6 @@ def _wait_ms(due: float | None, now: float) -> str | int:
 
 def _record(rejection: Rejection) -> str:
     delivery = rejection.delivery
-def _seconds(ms: int) -> float | None:
-    return ms / 1000 if ms >= 0 else None
-
-
     record = {
         "queue": delivery.queue,
         "reason": rejection.reason,
