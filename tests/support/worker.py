@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,13 +17,18 @@ from .waiting import wait_until
 
 
 class Worker:
-    """One `qworker` process in its own session, its log in a file. A context manager: leaving it kills what is left."""
+    """One `qworker` process in its own session, its log in a file. A context manager: leaving it kills what is left.
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    `prefix` is a command that ends by executing the rest of its arguments.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
         self._log = self.log_path.open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qworker", *arguments],
+            [*prefix, sys.executable, "-m", "qworker", *arguments],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

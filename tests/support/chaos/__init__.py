@@ -5,11 +5,12 @@ from __future__ import annotations
 from ..chaos_table import row
 from .cutter import TO_CLIENT, TO_SERVER, Cutter
 from .fleet import Fleet, boottime
+from .hosts import Host, namespaces, proxied, why_no_namespaces
 from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, judge, read_book
 from .load import Load
 from .office import QUEUE, Office, office_in
 from .scale import IS_LONG, new_seed, scaled
-from .storm import drain, storm
+from .storm import drain, storm, waiting_in
 from .whereabouts import on_redis, on_sqlite
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Cutter",
     "Fault",
     "Fleet",
+    "Host",
     "Kill",
     "Load",
     "Office",
@@ -31,12 +33,16 @@ __all__ = [
     "boottime",
     "drain",
     "judge",
+    "namespaces",
     "new_seed",
     "office_in",
     "on_redis",
     "on_sqlite",
+    "proxied",
     "read_book",
     "row",
     "scaled",
     "storm",
+    "waiting_in",
+    "why_no_namespaces",
 ]

@@ -16,6 +16,7 @@ from types import TracebackType
 import psutil
 
 from ..worker import Worker
+from .hosts import Host
 from .judge import Fault, Kill
 
 #: Processes of a killed worker have so long to follow it.
@@ -32,9 +33,15 @@ def boottime() -> float:
 class Member:
     """One worker process of a fleet. `name` stands in the book; it is never used twice."""
 
-    def __init__(self, folder: Path, name: str, arguments: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, arguments: Sequence[str], env: dict[str, str], host: Host | None
+    ) -> None:
         self.name = name
-        self.worker = Worker(folder, *arguments, env=env | {"CHAOS_WORKER": name})
+        self.host = host
+        if host is not None:
+            arguments = (*arguments, "-b", host.url, "--result-backend", host.url)
+        prefix = () if host is None else host.prefix
+        self.worker = Worker(folder, *arguments, env=env | {"CHAOS_WORKER": name}, prefix=prefix)
         self.was_killed = False
         self.lost_its_boot = False  # its spawner was killed while it imported the application: it ends with 3
         self.gone_at: float | None = None
@@ -47,26 +54,31 @@ class Member:
 
 
 class Fleet:
-    """So many workers, always. A context manager: leaving it kills what is left.
+    """So many workers, always; with `hosts` one on each. A context manager: leaving it kills what is left.
 
     `complaints` gathers what no book tells: workers that ended by themselves, processes that outlived their master.
     """
 
     def __init__(
-        self, folder: Path, size: int, *arguments: str, env: dict[str, str] | None = None, app: str = "account"
+        self,
+        folder: Path,
+        size: int,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        hosts: Sequence[Host] = (),
     ) -> None:
         self._folder = folder
-        self._arguments = ("-A", app, *arguments)
+        self._arguments = ("-A", "account", *arguments)
         self._env = env or {}
         self._count = 0
         self._members: list[Member] = []
         self._dying: list[Member] = []
-        self._restart_at: list[float] = []
+        self._restarts: list[tuple[float, Host | None]] = []
         self.faults: list[Fault] = []
         self.complaints: list[str] = []
         self.kills: dict[str, int] = {}
-        for _ in range(size):
-            self._start()
+        for number in range(size):
+            self._start(hosts[number] if hosts else None)
 
     def __enter__(self) -> Fleet:
         return self
@@ -89,16 +101,15 @@ class Fleet:
         for member in [m for m in self._members if not m.is_alive()]:
             self._members.remove(member)
             self._mourn(member)
-            self._restart_at.append(time.monotonic() + RESTART_S)
-        while self._restart_at and self._restart_at[0] <= time.monotonic():
-            del self._restart_at[0]
-            self._start()
+            self._restarts.append((time.monotonic() + RESTART_S, member.host))
+        while self._restarts and self._restarts[0][0] <= time.monotonic():
+            self._start(self._restarts.pop(0)[1])
         for member in list(self._dying):
             self._watch(member)
 
-    def kill(self, what: str, rng: random.Random) -> bool:
-        """Kill -9 the `master`, the `spawner`, a `child` or the whole `tree` of any worker; False if there was none."""
-        alive = [member for member in self._members if member.is_alive()]
+    def kill(self, what: str, rng: random.Random, member: Member | None = None) -> bool:
+        """Kill -9 the `master`, the `spawner`, a `child` or the whole `tree` of a worker; False if there was none."""
+        alive = [one for one in self._members if one.is_alive() and member in (None, one)]
         if not alive:
             return False
         member = rng.choice(alive)
@@ -147,9 +158,9 @@ class Fleet:
         for member in list(self._dying):
             self._watch(member)
 
-    def _start(self) -> None:
+    def _start(self, host: Host | None) -> None:
         self._count += 1
-        self._members.append(Member(self._folder, f"w{self._count}", self._arguments, self._env))
+        self._members.append(Member(self._folder, f"w{self._count}", self._arguments, self._env, host))
 
     def _victims(self, member: Member, what: str, rng: random.Random) -> list[psutil.Process]:
         tree = member.worker.tree()

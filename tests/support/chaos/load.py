@@ -32,7 +32,7 @@ class Load:
 
     def publish(self, about: int, *, beyond: bool = False) -> None:
         """Publish about so many messages more; only with `beyond` more than was planned."""
-        wanted = self._left - about
+        wanted = self._left - max(0, about)
         while self._left > (wanted if beyond else max(0, wanted)):
             self._publish_one()
 

@@ -1,0 +1,109 @@
+"""Three hosts, one broker: one host is cut off, one is paused, one dies, all at the same time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support import RedisServer
+from support.chaos import (
+    QUEUE,
+    Fleet,
+    Host,
+    Load,
+    Office,
+    Silence,
+    boottime,
+    drain,
+    namespaces,
+    proxied,
+    row,
+    scaled,
+    storm,
+    waiting_in,
+    why_no_namespaces,
+)
+
+Record = Callable[[str, object], None]
+
+HOSTS = 3
+CONCURRENCY = 3
+BACKLOG = 40
+LEASE_S = scaled(3.0, 5.0)
+
+
+@pytest.fixture
+def open_server() -> Iterator[RedisServer]:
+    """A server that other hosts reach."""
+    with RedisServer("--bind", "0.0.0.0", "--protected-mode", "no") as server:
+        yield server
+
+
+@pytest.fixture(params=["namespaces", "proxies"])
+def hosts(request: pytest.FixtureRequest, open_server: RedisServer) -> Iterator[list[Host]]:
+    """Three of them."""
+    if request.param == "namespaces" and (why := why_no_namespaces()):
+        pytest.skip(f"needs unshare: {why}")
+    make = namespaces if request.param == "namespaces" else proxied
+    with make(HOSTS, open_server.port) as found:
+        yield found
+
+
+@pytest.mark.timeout(scaled(60, 900))
+def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
+    hosts: list[Host],
+    open_server: RedisServer,
+    open_office: Callable[..., Office],
+    rng: random.Random,
+    seed: int,
+    record_property: Record,
+) -> None:
+    rounds = scaled(1, 10)
+    office = open_office(server=open_server, lease_s=LEASE_S)
+    load = Load(office.app, scaled(120, 3000), rng)
+    with Fleet(office.folder, HOSTS, "-c", str(CONCURRENCY), "-Q", QUEUE, "-l", "CRITICAL", hosts=hosts) as fleet:
+        fleet.wait_ready()
+        storm(
+            office,
+            fleet,
+            load,
+            lambda: strike(office, fleet, load, rng),
+            rng,
+            every_s=0.8,
+            most=rounds,
+            backlog=BACKLOG,
+        )
+        drain(office, fleet)
+        fleet.stop()
+    verdict = office.judge(load.tasks, fleet.faults)
+    kind = "proxies" if not hosts[0].prefix else "network namespaces"
+    row(
+        record_property, f"three hosts ({kind})", f"{len(load.tasks)} tasks, 3 workers × {CONCURRENCY}",
+        {"cut off": rounds, "paused": rounds, "killed": rounds},
+        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+    )  # fmt: skip
+    assert verdict.complaints + fleet.complaints == []
+    assert verdict.vanished <= rounds * HOSTS * CONCURRENCY
+    assert verdict.repeated > 0
+
+
+def strike(office: Office, fleet: Fleet, load: Load, rng: random.Random) -> None:
+    """For two leases: one is cut off, one paused; the third is killed, and started again at once."""
+    lonely, sleeping, dying = rng.sample(fleet.members, HOSTS)
+    assert lonely.host is not None
+    since = boottime()
+    lonely.host.cut()
+    frozen = fleet.freeze(sleeping, whole=True)
+    fleet.kill("tree", rng, dying)
+    end = time.monotonic() + 2 * LEASE_S
+    while time.monotonic() < end:
+        fleet.turn()
+        load.publish(BACKLOG - waiting_in(office))
+        time.sleep(0.05)
+    fleet.thaw(frozen)
+    lonely.host.mend()
+    for member in (lonely, sleeping):
+        fleet.faults.append(Silence(since, boottime(), member.name, LEASE_S))

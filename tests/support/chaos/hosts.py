@@ -1,0 +1,102 @@
+"""Several hosts on one machine, each with a network that a test can cut: as network namespaces or by proxies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+from ..proxy import Proxy
+
+
+class Host(Protocol):
+    """Where a worker runs. `prefix` stands before its command; by `url` it reaches the broker."""
+
+    prefix: Sequence[str]
+    url: str
+
+    def cut(self) -> None:
+        """From now on nothing that is sent arrives, and nobody is told."""
+        ...
+
+    def mend(self) -> None:
+        """The network is back."""
+        ...
+
+
+class Namespace:
+    """A network namespace, linked to ours by a pair of virtual cards."""
+
+    def __init__(self, number: int, port: int) -> None:
+        self._name = f"qw{os.getpid()}n{number}"
+        self._card = f"qw{os.getpid()}h{number}"
+        ours, theirs = (f"10.231.{os.getpid() % 250}.{4 * number + end}" for end in (1, 2))
+        self.prefix = ("ip", "netns", "exec", self._name)
+        self.url = f"redis://{ours}:{port}/0"
+        _ip("netns", "add", self._name)
+        _ip("link", "add", self._card, "type", "veth", "peer", "name", "eth0", "netns", self._name)
+        _ip("address", "add", f"{ours}/30", "dev", self._card)
+        _ip("link", "set", self._card, "up")
+        _ip("-n", self._name, "address", "add", f"{theirs}/30", "dev", "eth0")
+        _ip("-n", self._name, "link", "set", "eth0", "up")
+
+    def cut(self) -> None:
+        _ip("link", "set", self._card, "down")
+
+    def mend(self) -> None:
+        _ip("link", "set", self._card, "up")
+
+    def close(self) -> None:
+        _ip("netns", "delete", self._name)
+
+
+class Proxied:
+    """This host, with a proxy in front of the broker."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self.prefix: Sequence[str] = ()
+        self.url = proxy.url
+
+    def cut(self) -> None:
+        self._proxy.is_black_hole = True
+
+    def mend(self) -> None:
+        self._proxy.is_black_hole = False
+        self._proxy.reset()  # what the hole has swallowed is missing in the middle of these connections
+
+
+def why_no_namespaces() -> str | None:
+    """Why no namespaces can be made here; None when they can."""
+    try:
+        name = f"qw{os.getpid()}try"
+        _ip("netns", "add", name)
+        _ip("netns", "delete", name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return str(getattr(error, "stderr", error)).strip()
+    return None
+
+
+@contextmanager
+def namespaces(count: int, port: int) -> Iterator[list[Host]]:
+    """So many namespaces, all of which reach the port."""
+    with ExitStack() as stack:
+        hosts: list[Host] = []
+        for number in range(count):
+            host = Namespace(number, port)
+            stack.callback(host.close)
+            hosts.append(host)
+        yield hosts
+
+
+@contextmanager
+def proxied(count: int, port: int) -> Iterator[list[Host]]:
+    """So many proxies."""
+    with ExitStack() as stack:
+        yield [Proxied(stack.enter_context(Proxy(port))) for _ in range(count)]
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=10)
