@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room = importlib.import_module(f".{place}", __name__)
     if place == "tasks":
-        room.connect_results(_result_of)
+        room.connect_results(_result_of, _store)
     value = getattr(room, name)
     globals()[name] = value  # found directly from now on
     return value
@@ -96,6 +96,13 @@ def __getattr__(name: str) -> Any:
 def _result_of(task_id: str, app: Any) -> Any:
     """What sending a task returns: the results room lies above the tasks room, so they are connected here."""
     return (globals().get("AsyncResult") or __getattr__("AsyncResult"))(task_id, app)
+
+
+def _store(app: Any, metas: Any) -> None:
+    """Keep what is known of tasks that will never run, for the same reason."""
+    from .results import store_metas
+
+    store_metas(app, metas)
 
 
 def __dir__() -> list[str]:

@@ -9,11 +9,19 @@ from .registry import open_result_store
 
 if TYPE_CHECKING:
     from .asyncresult import AsyncResult
-    from .client import close_store_of
+    from .client import close_store_of, store_metas
 
-__all__ = ["AsyncResult", "ResultStore", "SettingsLike", "StoredResult", "close_store_of", "open_result_store"]
+__all__ = [
+    "AsyncResult",
+    "ResultStore",
+    "SettingsLike",
+    "StoredResult",
+    "close_store_of",
+    "open_result_store",
+    "store_metas",
+]
 
-_LAZY = {"AsyncResult": "asyncresult", "close_store_of": "client"}
+_LAZY = {"AsyncResult": "asyncresult", "close_store_of": "client", "store_metas": "client"}
 
 
 def __getattr__(name: str) -> Any:

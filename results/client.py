@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..core.errors import ConfigError
-from .base import ResultStore
+from .base import ResultStore, StoredResult
 from .registry import open_result_store
 
 
@@ -56,6 +56,11 @@ def store_of(app: HasSettings) -> ResultStore:
             )
         held = _local.held[app] = _Held(url, store)
     return held.store
+
+
+def store_metas(app: HasSettings, metas: Sequence[tuple[str, bytes]]) -> None:
+    """Store (task id, meta) pairs of tasks that will not run. Raises ResultStoreError, ConfigError."""
+    store_of(app).store([StoredResult(task_id, meta, False) for task_id, meta in metas])
 
 
 def close_store_of(app: HasSettings) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,9 @@ from .task import Task
 if TYPE_CHECKING:
     from ..transports import Transport
     from .canvas import Signature
+    from .control import Control
+
+logger = logging.getLogger("qworker.tasks")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,13 +161,21 @@ class App:
 
     def publish(self, prepared: Prepared, *, add_to_parent: bool = True) -> ResultHandle[Any]:
         """Put a prepared call on the broker. Raises TransportError if the broker did not take it."""
-        self._producer.publish([prepared.envelope])
+        if self._producer.publish([prepared.envelope]):
+            logger.debug("%s is not published: a unique message with this id is on its way or runs", prepared.task_id)
         parent = running_context() if add_to_parent else None
         if parent is not None:
             task = running_task()
             if task is not None and task.trail:
                 parent.children.append(task_child(prepared.task_id))
         return handle_for(self, prepared.task_id)
+
+    @property
+    def control(self) -> Control:
+        """What can be done about tasks that have been sent."""
+        from .control import Control
+
+        return Control(self, self._producer)
 
     def AsyncResult(self, task_id: str) -> ResultHandle[Any]:  # noqa: N802 - Celery's name
         """Return the handle of the result of `task_id`."""

@@ -6,7 +6,7 @@ when it hands out the first name of this room; so nothing here reaches upwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -74,13 +74,25 @@ class _Unconnected:
         raise RuntimeError(f"{name} of task {self.id}: results are there for an App that was imported from qworker")
 
 
+Metas = Sequence[tuple[str, bytes]]
+
 _make_handle: Callable[[str, App], ResultHandle[Any]] | None = None
+_store_metas: Callable[[App, Metas], None] | None = None
 
 
-def connect_results(make_handle: Callable[[str, App], ResultHandle[Any]]) -> None:
-    """Say how the handle of a result is made. Called once, by the root of the package."""
-    global _make_handle
-    _make_handle = make_handle
+def connect_results(
+    make_handle: Callable[[str, App], ResultHandle[Any]], store: Callable[[App, Metas], None] | None = None
+) -> None:
+    """Say how the handle of a result is made, and how results are stored that no run has. Called by the package's
+    root."""
+    global _make_handle, _store_metas
+    _make_handle, _store_metas = make_handle, store
+
+
+def store_metas(app: App, metas: Metas) -> None:
+    """Store (task id, meta) pairs in the result backend of `app`. Raises ResultStoreError."""
+    if _store_metas is not None:
+        _store_metas(app, metas)
 
 
 def handle_for(app: App, task_id: str) -> ResultHandle[Any]:

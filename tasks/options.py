@@ -76,6 +76,13 @@ def _backoff(value: Any) -> float:
     return float(value) if isinstance(value, bool) else float(number(value))
 
 
+def _above_zero(value: Any) -> float:
+    found = seconds(value)
+    if found == 0:
+        raise ValueError("must be more than 0 seconds")
+    return found
+
+
 def _function(value: Any) -> Any:
     if callable(value):
         return value
@@ -124,8 +131,8 @@ _OPTIONS: Final[Mapping[str, Converter]] = {
     "throws": _exceptions,
     "rate_limit": anything,
     "rate_limit_scope": text,
-    "unique": anything,
-    "unique_for": _maybe_seconds,
+    "unique": boolean,
+    "unique_for": optional(_above_zero),
     "concurrency": optional(integer(1)),
     "concurrency_key": anything,
 }

@@ -10,13 +10,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..core.errors import TransportError
 
 if TYPE_CHECKING:
     from ..transports import Envelope, Transport
 
+
+_T = TypeVar("_T")
 
 # Longer than this unused, a connection may have been closed at the other end, and a message sent over it is neither
 # known to be queued nor known not to be. A new connection costs less than that doubt.
@@ -34,14 +36,14 @@ class _Line:
         self.transport = transport
         self._fresh_until = 0.0
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish, on a new connection unless this one has been used lately.
+    def call(self, verb: Callable[[Transport], list[_T]]) -> list[_T]:
+        """Call a verb, on a new connection unless this one has been used lately.
 
         Raises TransportError; its `nothing_sent` says whether another try can do no harm.
         """
         self._refresh()
         try:
-            self.transport.publish(envelopes)
+            return verb(self.transport)
         except TransportError:
             self._fresh_until = 0.0
             raise
@@ -73,19 +75,17 @@ class Producer:
         self._policy = policy
         self._reset()
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Put `envelopes` on the broker. Raises TransportError.
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Put `envelopes` on the broker; return those whose lock another message has. Raises TransportError.
 
         What has certainly not been sent is tried again, by the policy. Anything else is not: no message must be sent
         twice.
         """
-        if os.getpid() != self._pid:
-            self._leave_to_parent()
-        line = self._by_thread.get(threading.get_ident()) or self._new_line()
-        try:
-            line.publish(envelopes)
-        except TransportError as error:
-            self._publish_again(line, envelopes, error)
+        return self._call(lambda transport: transport.publish(envelopes), "whether the message was queued is not known")
+
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """Delete the delayed messages of these tasks; return the ids of which there were any. Raises TransportError."""
+        return self._call(lambda transport: transport.discard_delayed(task_ids), "some may be gone")
 
     def close(self) -> None:
         """Close every thread's connection. No thread may be publishing; a later publish connects again."""
@@ -97,19 +97,29 @@ class Producer:
         for line in lines:
             line.transport.close()
 
-    def _publish_again(self, line: _Line, envelopes: Sequence[Envelope], error: TransportError) -> None:
+    def _call(self, verb: Callable[[Transport], list[_T]], doubt: str) -> list[_T]:
+        if os.getpid() != self._pid:
+            self._leave_to_parent()
+        line = self._by_thread.get(threading.get_ident()) or self._new_line()
+        try:
+            return line.call(verb)
+        except TransportError as error:
+            return self._call_again(line, verb, error, doubt)
+
+    def _call_again(
+        self, line: _Line, verb: Callable[[Transport], list[_T]], error: TransportError, doubt: str
+    ) -> list[_T]:
         for wait_s in _waits(self._policy()):
             if not error.nothing_sent:
                 break
             time.sleep(wait_s)
             try:
-                line.publish(envelopes)
-                return
+                return line.call(verb)
             except TransportError as again:
                 error = again
         if error.nothing_sent:
             raise error
-        raise TransportError(f"{error}; whether the message was queued is not known") from error
+        raise TransportError(f"{error}; {doubt}") from error
 
     def _new_line(self) -> _Line:
         line = _Line(self._open())

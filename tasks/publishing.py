@@ -78,6 +78,8 @@ def prepare(
     origin: str | None = None,
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
+    unique: bool | None = None,
+    unique_for: float | None = None,
     **properties: Any,
 ) -> Prepared:
     """Return the envelope for a call of task `name`. The options are those of `Task.apply_async`; see there.
@@ -89,6 +91,8 @@ def prepare(
     now = time.time() if now is None else now
     lineage = _current_lineage(app) if lineage is None else lineage
     kwargs = {} if kwargs is None else kwargs
+    # A new id is unique without a lock.
+    has_id = task_id is not None
     task_id = _checked_call(task_id, args, kwargs, headers)
     stamps = {stamp: properties.pop(stamp, None) for stamp in stamped_headers or ()}
     if properties:
@@ -99,6 +103,11 @@ def prepare(
         soft_time_limit = task.soft_time_limit if soft_time_limit is None else soft_time_limit
         serializer = serializer or task.serializer
         compression = compression or task.compression
+        unique = task.unique if unique is None else unique
+        unique_for = task.unique_for if unique_for is None else unique_for
+    needs_lock = bool(unique) and has_id
+    if needs_lock:
+        headers = {**(headers or {}), "unique": _seal(task_id, unique_for)}
     if time_limit and soft_time_limit and soft_time_limit > time_limit:
         raise ValueError(f"soft_time_limit={soft_time_limit} is above time_limit={time_limit}; it is never reached")
     eta_text, due = _eta(eta, countdown, now, conf.timezone)
@@ -140,7 +149,7 @@ def prepare(
         serializer=serializer or conf.task_serializer,
         compression=compression or conf.task_compression,
     )
-    return Prepared(task_id, Envelope(queue, raw, priority, due))
+    return Prepared(task_id, Envelope(queue, raw, priority, due, task_id=task_id, unique=needs_lock))
 
 
 def as_list(links: Any) -> list[Any] | None:
@@ -173,6 +182,14 @@ def _checked_call(task_id: str | None, args: Any, kwargs: Any, headers: Any) -> 
     if not isinstance(task_id, str) or not task_id:
         raise ValueError(f"task_id must be a string that is not empty, not {task_id!r}")
     return task_id
+
+
+def _seal(task_id: str, unique_for: float | None) -> str:
+    from ..transports import make_seal  # few calls are unique
+
+    if unique_for is not None and not unique_for > 0:
+        raise ValueError(f"unique_for must be a number of seconds above 0, not {unique_for!r}")
+    return make_seal(task_id, unique_for)
 
 
 def _current_lineage(app: App) -> Lineage:
@@ -280,8 +297,6 @@ _REFUSED: Final = {
     "producer": "is not supported: an App publishes over a connection of its own",
     "connection": "is not supported: an App publishes over a connection of its own",
     "publisher": "is not supported: an App publishes over a connection of its own",
-    "unique": "is not supported yet in a call",
-    "unique_for": "is not supported yet in a call",
     "concurrency_key": "is not supported yet in a call",
     "rate_limit": "is not supported yet in a call",
     **dict.fromkeys(("correlation_id", "delivery_info", "delivery_tag"), "is set by the message itself"),

@@ -73,7 +73,7 @@ def next_attempt(message: Message, plan: RetryPlan, app: App, context: Context) 
         changes=_changed_headers(message, options),
         expires=None if expires is None else from_now(expires, now, zone),
     )
-    return Envelope(queue, raw, priority, plan.due)
+    return Envelope(queue, raw, priority, plan.due, task_id=message.id)
 
 
 def resumed(message: Message, state: Any, app: App, context: Context) -> Envelope:

@@ -87,7 +87,9 @@ class Task(Generic[P, R]):
     throws: tuple[type[BaseException], ...] = ()
     rate_limit: Any = _setting("task_default_rate_limit")
     rate_limit_scope: str = "worker"
-    unique: Any = None
+    #: Whether a `task_id` that is given is published only when no message with this id waits, is delayed or runs.
+    unique: bool = False
+    #: Seconds, counted from when it is due, after which it may be published again at the latest; None = a day.
     unique_for: float | None = None
     concurrency: int | None = None
     concurrency_key: Any = None
@@ -167,14 +169,17 @@ class Task(Generic[P, R]):
         link: Any = None,
         link_error: Any = None,
         add_to_parent: bool = True,
+        unique: bool | None = None,
+        unique_for: float | None = None,
         **properties: Any,
     ) -> ResultHandle[R]:
         """Send the task to a worker and return the handle of its result.
 
         `countdown` (seconds) or `eta`: do not run before; `expires` (seconds or a time): do not run after. `priority`
         is 0 (first) to 9. Limits are in seconds. `link`, `link_error`: a signature or several, sent on success or
-        failure. Other keywords become message properties. Raises TypeError if the arguments do not fit the function,
-        EncodeError if they cannot be sent, TransportError if the broker did not take the message.
+        failure. With `unique` nothing is sent while a message with the same `task_id` waits, is delayed or runs; the
+        handle is that message's. Other keywords become message properties. Raises TypeError if the arguments do not
+        fit the function, EncodeError if they cannot be sent, TransportError if the broker did not take the message.
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
@@ -209,6 +214,8 @@ class Task(Generic[P, R]):
             reply_to=reply_to,
             link=link,
             link_error=link_error,
+            unique=unique,
+            unique_for=unique_for,
             **properties,
         )
         return self.app.publish(prepared, add_to_parent=add_to_parent)

@@ -107,7 +107,7 @@ def test_every_wrong_option_is_reported_with_the_nearest_name() -> None:
 
 def test_later_options_are_accepted_and_kept() -> None:
     app = App("t")
-    options = {"unique": "until_started", "unique_for": 60, "concurrency": 2, "concurrency_key": "x"}
+    options = {"unique": True, "unique_for": 60, "concurrency": 2, "concurrency_key": "x"}
     task = app.task(rate_limit_scope="cluster", rate_limit="10/m", **options)(module_task)
     assert {name: getattr(task, name) for name in options} == options
     assert (task.rate_limit, task.rate_limit_scope) == ("10/m", "cluster")
