@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
+from .weight import own_weight_kib
 from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_limits, pack_outcome, pack_record, pack_state
 
 
@@ -48,12 +49,14 @@ class Executor(Protocol):
 class Runtime:
     """What the spawner has built from the application and every child inherits.
 
-    `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child.
+    `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child. With
+    `weighs_children` each child reports its memory before it takes work.
     """
 
     executor: Executor
     config: dict[str, Any]
     start: Callable[[int, Hooks], None]
+    weighs_children: bool = False
 
 
 class MasterGone(Exception):
@@ -72,7 +75,7 @@ def child_main(runtime: Runtime, slot: int, work: socket.socket, talk: socket.so
         talk.sendall(pack_record(Say.BOOT_FAILED, 0, traceback.format_exc().encode()))
         raise SystemExit(1) from None
     try:
-        child.run()
+        child.run(own_weight_kib() if runtime.weighs_children else None)
     except (MasterGone, BrokenPipeError, ConnectionResetError):
         os._exit(0)
 
@@ -91,9 +94,10 @@ class _Child:
         self._idle_title = f"child {slot + 1} idle"
         self._title = f"child {slot + 1} "
 
-    def run(self) -> None:
+    def run(self, weight_kib: int | None) -> None:
         """Read, run, report. The loop is the hot path: one receive and one send per message."""
-        self._talk.sendall(pack_record(Say.READY, 0))
+        self._table.end(self._slot)  # the child before may have died in the middle of a run
+        self._talk.sendall(pack_record(Say.READY, 0, b"" if weight_kib is None else b"%d" % weight_kib))
         buffer = bytearray(PACKET_BYTES)
         view = memoryview(buffer)
         receive, send, unpack = self._work.recv_into, self._talk.sendall, PACKET.unpack_from

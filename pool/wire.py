@@ -46,7 +46,7 @@ class Work(IntEnum):
 class Say(IntEnum):
     """Kinds of talk records, child to master."""
 
-    READY = 1
+    READY = 1  # with the child's own memory in KiB, as digits, if that is asked for
     BOOT_FAILED = 2
     BEGIN = 3
     FETCH = 4

@@ -360,7 +360,7 @@ class Consumer:
     # -- children ------------------------------------------------------------------------------------------
 
     def _on_ready(self, seat: Seat) -> None:
-        self._notify(Notice("ready", seat.channel.slot, {"serial": seat.channel.serial}))
+        self._notify(Notice("ready", seat.channel.slot, {"serial": seat.channel.serial, "kib": seat.born_kib}))
         if self._outcomes.is_draining:
             self._dismiss(seat)
 

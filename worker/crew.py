@@ -170,16 +170,15 @@ class Crew:
         if slot is not None:
             slot.pid = pid
 
-    def ready(self, serial: int) -> int:
-        """This child takes work. Returns its pid, 0 if it has died already."""
+    def ready(self, serial: int) -> None:
+        """This child takes work."""
         slot = self._by_serial(serial)
-        if slot is None:
-            return 0
+        if slot is None:  # it has died already
+            return
         slot.is_ready = True
         if slot.spawner is self._source:
             self._boot_deaths = 0
             self.boot_trouble = ""
-        return slot.pid
 
     def boot_failed(self, serial: int, trouble: str) -> None:
         """This child has said why it cannot start; its death follows, or has just been reported."""

@@ -25,6 +25,7 @@ class Seat:
     """One child, as the consumer sees it. `is_deaf`: its talk socket is closed, its exit status is still to come."""
 
     __slots__ = (
+        "born_kib",
         "channel",
         "condemned_for",
         "has_backlog",
@@ -47,6 +48,7 @@ class Seat:
         self.left = left  # how many messages it may still be given; None = any number
         self.is_retired = False  # it gets nothing more and leaves when it has finished
         self.is_ready = False
+        self.born_kib: int | None = None  # its memory before its first task, if there is a limit
         self.is_leaving = False
         self.is_deaf = False
         self.has_backlog = False

@@ -46,7 +46,8 @@ def load(data: dict[str, Any]) -> Runtime:
             threading.active_count() - 1,
         )
     executor = TaskExecutor(app, node)
-    return Runtime(executor, _describe(app, options), _starter(executor))
+    has_memory_limit = bool(app.conf.worker_max_memory_per_child or app.conf.worker_max_memory_hard)
+    return Runtime(executor, _describe(app, options), _starter(executor), has_memory_limit)
 
 
 def _configure_logs(options: WorkerOptions) -> None:

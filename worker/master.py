@@ -336,9 +336,9 @@ class Master:
     def _on_ready(self, notice: Notice) -> None:
         assert self._crew is not None
         serial = notice.data["serial"]
-        pid = self._crew.ready(serial)
-        if pid and self._upkeep is not None:
-            self._upkeep.is_born(serial, pid)
+        self._crew.ready(serial)
+        if self._upkeep is not None:
+            self._upkeep.is_born(serial, notice.data.get("kib"))
 
     def _on_boot_failed(self, notice: Notice) -> None:
         assert self._crew is not None

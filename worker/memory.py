@@ -31,7 +31,7 @@ class MemoryWatch:
         self._on_soft = on_soft
         self._on_hard = on_hard
         self._read_kib = read_kib or own_memory_kib
-        self._spared: set[int] = set()  # were over the limit before their first task
+        self._born_over: dict[int, int] = {}  # what those had before their first task that were over a limit then
         self._has_said_so = False
 
     @property
@@ -39,13 +39,12 @@ class MemoryWatch:
         """Whether there is a limit at all."""
         return bool(self._limit_kib or self._hard_kib)
 
-    def is_born(self, serial: int, pid: int) -> None:
-        """A child is ready. One that is over the limit already is kept: its successor would be like it."""
-        kib = self._read_kib(pid)
+    def is_born(self, serial: int, kib: int) -> None:
+        """A child is ready. One that is over a limit already is spared that one: its successor would be like it."""
         limit_kib = min(limit for limit in (self._limit_kib, self._hard_kib) if limit)
-        if kib is None or kib <= limit_kib:
+        if kib <= limit_kib:
             return
-        self._spared.add(serial)
+        self._born_over[serial] = kib
         if not self._has_said_so:
             self._has_said_so = True
             logger.error(
@@ -59,13 +58,15 @@ class MemoryWatch:
         """Read every child (serial number → pid) once."""
         for serial, pid in children.items():
             kib = self._read_kib(pid)
-            if kib is None or serial in self._spared:
+            if kib is None:
                 continue
-            if self._hard_kib and kib > self._hard_kib:
+            born = self._born_over.get(serial, 0)
+            if kib > self._hard_kib >= born and self._hard_kib:
                 self._on_hard(serial, kib)
-            elif self._limit_kib and kib > self._limit_kib:
+            elif kib > self._limit_kib >= born and self._limit_kib:
                 self._on_soft(serial, kib)
-        self._spared &= set(children)
+        for serial in self._born_over.keys() - children.keys():
+            del self._born_over[serial]
 
 
 def own_memory_kib(pid: int) -> int | None:

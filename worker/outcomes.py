@@ -112,6 +112,7 @@ class Outcomes:
             self._on_limits(seat, seq, unpack_limits(payload))
         elif kind is Say.READY:
             seat.is_ready = True
+            seat.born_kib = int(payload) if payload else None
             self._on_ready(seat)
         else:
             self._on_boot_failed(seat, payload.decode("utf-8", "replace"))

@@ -47,10 +47,10 @@ class Upkeep:
         """When `tend` has something to do."""
         return self._at
 
-    def is_born(self, serial: int, pid: int) -> None:
-        """A child is ready and has run nothing yet: the moment to see what it brings along."""
-        if self._memory.is_needed:
-            self._memory.is_born(serial, pid)
+    def is_born(self, serial: int, kib: int | None) -> None:
+        """A child is ready, and has said what it weighed before its first task."""
+        if self._memory.is_needed and kib is not None:
+            self._memory.is_born(serial, kib)
 
     def tend(self, *, may_scale: bool) -> None:
         """Sample memory and adjust the size of the pool, if it is time."""

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from qworker.pool import Say, Tell
-from qworker.pool.wire import pack_state
+from qworker.pool.wire import pack_record, pack_state
 from qworker.results import StoredResult
 from qworker.tasks import Action, Outcome
 from qworker.transports import Envelope
@@ -51,6 +51,13 @@ def test_nothing_is_sent_to_a_child_that_is_not_ready(bench: Bench) -> None:
     bench.publish("a")
     bench.turn()
     assert bench.waiting() == 1
+
+
+def test_a_child_says_what_it_weighs_before_it_takes_work(bench: Bench) -> None:
+    child = bench.child()
+    child.talk.sendall(pack_record(Say.READY, 0, b"1234"))
+    bench.turn()
+    assert [n.data["kib"] for n in bench.notices if n.kind == "ready"] == [None, 1234]
 
 
 def test_work_is_shared_between_idle_children(bench: Bench) -> None:

@@ -22,13 +22,23 @@ def test_above_the_hard_limit_only_the_hard_one_counts() -> None:
 def test_a_child_that_was_born_over_the_limit_is_spared_and_its_successor_is_not_by_that() -> None:
     found: list[int] = []
     watch = MemoryWatch(100, 0, lambda s, k: found.append(s), lambda s, k: None, {7: 150, 8: 150}.get)
-    watch.is_born(1, 7)
+    watch.is_born(1, 150)
     watch.sample({1: 7, 2: 8})
     watch.sample({2: 8})
     assert found == [2, 2]
 
 
+def test_a_child_that_was_born_over_the_soft_limit_is_still_killed_at_the_hard_one() -> None:
+    found: list[str] = []
+    weights = {7: 150}
+    watch = MemoryWatch(100, 200, lambda s, k: found.append("soft"), lambda s, k: found.append("hard"), weights.get)
+    watch.is_born(1, 150)
+    watch.sample({1: 7})
+    weights[7] = 250
+    watch.sample({1: 7})
+    assert found == ["hard"]
+
+
 def test_a_child_that_cannot_be_read_is_left_alone() -> None:
     watch = MemoryWatch(1, 1, lambda s, k: 1 / 0, lambda s, k: 1 / 0, lambda pid: None)
-    watch.is_born(1, 7)
     watch.sample({1: 7})
