@@ -87,7 +87,7 @@ def test_the_url_takes_celery_s_words(port: int, open_redis: Open, word: str) ->
     open_redis(url=f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs={word}")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl, which tells the name of the file")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl: it names the file")
 def test_a_folder_of_authorities_is_looked_into(port: int, open_redis: Open, tmp_path: Path) -> None:
     command = ["openssl", "x509", "-in", AUTHORITY, "-noout", "-hash"]
     name = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
