@@ -18,6 +18,8 @@ from qworker.tasks import Action, Outcome, TaskExecutor, identify, loads, lost_o
 from support.chaos.scale import scaled
 from support.fuzz import REASONS, Mutator, executor_in, made_messages
 
+pytestmark = pytest.mark.chaos
+
 
 @pytest.fixture
 def executor(tmp_path: Path) -> Iterator[TaskExecutor]:

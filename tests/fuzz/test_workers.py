@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,10 @@ from qworker.tasks import TaskExecutor
 from support import RedisServer, Worker
 from support.brokers import InRedis, InSqlite
 from support.chaos.scale import scaled
+from support.chaos_table import row
 from support.fuzz import Farm, Mutator, account, executor_in, made_messages
+
+pytestmark = pytest.mark.chaos
 
 ROUND = 3000
 MADE = 60  # of them from nothing, which takes longer
@@ -48,9 +52,14 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Worker]]:
 
 @pytest.mark.timeout(scaled(120, 3600))
 def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for(
-    farm: Farm, executor: TaskExecutor, start: Callable[[], Worker], seed: int
+    farm: Farm,
+    executor: TaskExecutor,
+    start: Callable[[], Worker],
+    seed: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     worker = start()
+    total: Counter[str] = Counter()
     children = {child.pid for child in worker.children()}
     mutator = Mutator(seed)
     for number in range(ROUNDS):
@@ -64,7 +73,14 @@ def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for
         farm.wait_settled(60)
         ends, complaints = account(farm, executor, messages)
         assert complaints == []
-    print(ends)  # noqa: T201
+        total += ends
+    assert total.total() == ROUND * ROUNDS
+    kinds = {name: total[name] for name in ("run", "expired", "delayed")}
+    kinds["dead-lettered"] = total.total() - sum(kinds.values())
+    row(
+        record_property, f"fuzz, {farm.name}", f"{total.total()} mutated messages", kinds,
+        lost=0, repeated=0, seed=seed,
+    )  # fmt: skip
     assert worker.process.poll() is None
     for trouble in ("died of", "has failed", "Traceback", "cannot be prepared"):
         assert trouble not in worker.log

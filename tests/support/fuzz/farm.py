@@ -50,6 +50,7 @@ class Farm:
     """One application on one broker. `url` is the broker's, `broker` looks behind it."""
 
     def __init__(self, folder: Path, url: str, backend: str, broker: Broker) -> None:
+        self.name = "SQLite" if url.startswith("sqlite") else "Redis"
         self.app = load_app(folder, broker=url, result_backend=backend)
         self._runs = folder / "runs.txt"
         self._broker = broker
