@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -67,15 +68,9 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
     with Fleet(office.folder, HOSTS, "-c", str(CONCURRENCY), "-Q", QUEUE, "-l", "CRITICAL", hosts=hosts) as fleet:
         fleet.wait_ready()
         storm(
-            office,
-            fleet,
-            load,
-            lambda: strike(office, fleet, load, rng),
-            rng,
-            every_s=0.8,
-            most=rounds,
-            backlog=BACKLOG,
-        )
+            office, fleet, load, partial(strike, office, fleet, load, rng), rng,
+            every_s=0.8, most=rounds, backlog=BACKLOG,
+        )  # fmt: skip
         drain(office, fleet)
         fleet.stop()
     verdict = office.judge(load.tasks, fleet.faults)

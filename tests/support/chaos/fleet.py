@@ -140,6 +140,17 @@ class Fleet:
         for process in reversed(frozen):
             process.resume()
 
+    def end(self, how: signal.Signals) -> bool:
+        """Signal one worker to leave, or kill it; another one is started in its place. False if there was none."""
+        member = next((one for one in self._members if one.is_alive() and not one.was_killed), None)
+        if member is None:
+            return False
+        member.was_killed = True  # that is: it does not end by itself
+        if how != signal.SIGTERM:
+            self.faults.append(Kill(boottime(), member.name))
+        member.worker.signal(how)
+        return True
+
     def stop(self, limit_s: float = 30.0) -> None:
         """Warm; whoever does not end with 0 is complained about."""
         for member in self._members:

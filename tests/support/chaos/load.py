@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from qworker import App, chain
 from qworker.core.errors import TransportError
@@ -12,15 +12,29 @@ from qworker.core.errors import TransportError
 from .fleet import boottime
 from .judge import Task
 
+KINDS: Final = {"plain": 60, "retried": 10, "chained": 10, "delayed": 10, "once": 10}
+
 
 class Load:
-    """Publishes up to `count` messages through `app`. `tasks` are those that were; `unsure` counts failed publishes."""
+    """Publishes up to `count` messages through `app`. `tasks` are those that were; `unsure` counts failed publishes.
 
-    def __init__(self, app: App, count: int, rng: random.Random, *, longest_s: float = 0.3) -> None:
+    `kinds` names the kinds of tasks and how many of each there are beside the others.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        count: int,
+        rng: random.Random,
+        *,
+        longest_s: float = 0.3,
+        kinds: Mapping[str, int] = KINDS,
+    ) -> None:
         self._app = app
         self._left = count
         self._rng = rng
         self._longest_s = longest_s
+        self._kinds = kinds
         self._failed: set[str] = set()
         self.tasks: list[Task] = []
         self.unsure = 0
@@ -37,11 +51,15 @@ class Load:
             self._publish_one()
 
     def _publish_one(self) -> None:
-        makers: list[tuple[Callable[[], None], int]] = [
-            (self._plain, 60), (self._retried, 10), (self._chained, 10), (self._delayed, 10), (self._once, 10),
-        ]  # fmt: skip
-        (make,) = self._rng.choices([maker for maker, _ in makers], [weight for _, weight in makers])
-        make()
+        (kind,) = self._rng.choices(list(self._kinds), weights=list(self._kinds.values()))
+        makers: dict[str, Callable[[], None]] = {
+            "plain": self._plain,
+            "retried": self._retried,
+            "chained": self._chained,
+            "delayed": self._delayed,
+            "once": self._once,
+        }
+        makers[kind]()
 
     def _plain(self) -> None:
         self._send("work", (self._seconds(),))

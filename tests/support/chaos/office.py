@@ -29,7 +29,7 @@ class Office:
     def __init__(self, folder: Path, where: Whereabouts, *, worker_broker: str = "", **setup: Any) -> None:
         self.folder = folder
         self.where = where
-        for name, source in (("book", "book"), ("account", "account_app")):
+        for name, source in (("book", "book"), ("account", "account_app"), ("stock", "stock_app")):
             (folder / f"{name}.py").write_text((_SOURCES / f"{source}.py").read_text())
         self._set_up(setup)
         self.app = self._load()

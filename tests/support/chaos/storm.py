@@ -27,13 +27,14 @@ def storm(
     *,
     every_s: float,
     most: int,
+    least: int | None = None,
     backlog: int = BACKLOG,
 ) -> int:
     """Call `strike` about each `every_s`, at `most` so often, while the load flows; returns how often.
 
-    A load that ends too early goes on until half of the strikes have come.
+    A load that ends too early goes on until the `least` of strikes have come (None: half of the most).
     """
-    struck = 0
+    struck, least = 0, most // 2 if least is None else least
     next_strike = time.monotonic() + rng.expovariate(1 / every_s)
     look_at = 0.0
     while True:
@@ -41,9 +42,9 @@ def storm(
         now = time.monotonic()
         if now >= look_at:
             waiting = waiting_in(office)
-            if load.is_out and waiting < backlog / 10 and struck >= most / 2:
+            if load.is_out and waiting < backlog / 10 and struck >= least:
                 return struck
-            load.publish(backlog - waiting, beyond=struck < most / 2)
+            load.publish(backlog - waiting, beyond=struck < least)
             look_at = time.monotonic() + _LOOK_S
         if now >= next_strike and struck < most:
             struck += strike() is not False
