@@ -144,7 +144,9 @@ def _is_rare(outcome: Outcome) -> bool:
 
 
 def _pack_extra(outcome: Outcome) -> bytes:
-    successors = [(e.queue, e.raw.decode(), e.priority, e.due, e.front) for e in outcome.successors]
+    successors = [
+        (e.queue, e.raw.decode(), e.priority, e.due, e.front, e.task_id, e.unique) for e in outcome.successors
+    ]
     others = [(task_id, meta.decode()) for task_id, meta in outcome.others]
     extra = {
         "next": successors,
@@ -158,9 +160,7 @@ def _pack_extra(outcome: Outcome) -> bytes:
 
 def _unpack_extra(outcome: Outcome, extra: bytes) -> None:
     data = json.loads(extra)
-    outcome.successors = tuple(
-        Envelope(queue, raw.encode(), priority, due, front) for queue, raw, priority, due, front in data["next"]
-    )
+    outcome.successors = tuple(Envelope(queue, raw.encode(), *rest) for queue, raw, *rest in data["next"])
     outcome.reason = data["reason"]
     outcome.details = data["details"]
     outcome.due = data["due"]

@@ -25,7 +25,7 @@ class Control:
         self._producer = producer
 
     def revoke(self, task_id: str | Iterable[Any], *, terminate: bool = False, **options: Any) -> int:
-        """Delete the delayed messages (`eta`, `countdown`, a waiting retry) of one or several tasks; return of how many.
+        """Delete the delayed messages (`eta`, `countdown`, a waiting retry) of one or several tasks; return how many.
 
         Their results become REVOKED, when the application keeps results. Tasks that wait in a queue or run are not
         reached: they run to their end. `terminate=True` therefore raises NotImplementedError; Celery's other options

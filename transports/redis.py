@@ -45,7 +45,7 @@ from .redis_scripts import (
 from .redis_session import Session
 from .redis_stale import StaleEntries
 from .redis_url import read_url
-from .unique import task_id_in
+from .unique import id_bytes, task_id_in
 
 _STEPS: Final = (0, 3, 6, 9)
 _SEP: Final = "\x06\x16"
@@ -155,7 +155,7 @@ class RedisTransport:
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
         """Give back to the front of their lists, or with `due` to the back, when it is time."""
         tags = [delivery.tag for delivery in deliveries]
-        task_ids = ["" if due is None else task_id_in(delivery.raw) for delivery in deliveries]
+        task_ids = [b"" if due is None else id_bytes(task_id_in(delivery.raw)) for delivery in deliveries]
         pairs = [field for pair in zip(tags, task_ids, strict=True) for field in pair]
         return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, time.time()), *pairs)))
 
@@ -178,10 +178,11 @@ class RedisTransport:
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
         """Look them up by token, in bounded batches."""
+        keys = [id_bytes(task_id) for task_id in task_ids]
         found: list[bytes] = []
-        for at in range(0, len(task_ids), _DISCARD_BATCH):
-            found += self._session.run(DISCARD_DELAYED, (), task_ids[at : at + _DISCARD_BATCH])
-        return [task_id.decode() for task_id in found]
+        for at in range(0, len(keys), _DISCARD_BATCH):
+            found += self._session.run(DISCARD_DELAYED, (), keys[at : at + _DISCARD_BATCH])
+        return [key.decode("utf-8", "surrogatepass") for key in found]
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """Lengths of the lists, summed over priorities."""
@@ -265,7 +266,8 @@ class RedisTransport:
         name = self._names.list_of(envelope.queue, envelope.priority)
         side = "F" if envelope.front else "B"
         wait_ms = _wait_ms(envelope.due, now)
-        return self._next_token(), wait_ms, name, side, envelope.raw, envelope.task_id, int(envelope.unique)
+        task_id, unique = id_bytes(envelope.task_id), int(envelope.unique)
+        return self._next_token(), wait_ms, name, side, envelope.raw, task_id, unique
 
     def _next_token(self) -> str:
         self._session.ready()

@@ -28,7 +28,7 @@ from .order import ORDER_OPTIONS, Order
 from .sqlite_file import DatabaseFile, path_of
 from .sqlite_rows import BATCH, choose, insert, place
 from .sqlite_unique import Locks
-from .unique import seal_of, task_id_in
+from .unique import id_bytes, seal_of, task_id_in
 
 _OPTIONS: Final[Mapping[str, Converter]] = {
     "lease_timeout": positive,
@@ -146,8 +146,8 @@ class SqliteTransport:
                 f"WHERE {_MINE}"
             )
             state, until = ("delayed", due) if due is not None and due > now else ("ready", None)
-            task_ids = {d.tag: task_id_in(d.raw) or None if until else None for d in deliveries}
-            values = {d.tag: (state, until, crashed, task_ids[d.tag]) for d in deliveries}
+            keys = {d.tag: id_bytes(task_id_in(d.raw)) if until else None for d in deliveries}
+            values = {d.tag: (state, until, crashed, keys[d.tag] or None) for d in deliveries}
             lost = [tag for tag, row in values.items() if not self._change(db, update, row, tag)]
             if state == "ready":
                 gone = set(lost)
@@ -185,9 +185,10 @@ class SqliteTransport:
 
         def discard(db: sqlite3.Connection) -> list[str]:
             locks, some = Locks(db, time.time()), "FROM qworker_messages WHERE state = 'delayed' AND task_id = ?"
-            for (raw,) in (row for name in task_ids if locks.any for row in db.execute(f"SELECT raw {some}", (name,))):
+            keys = {name: (id_bytes(name),) for name in task_ids}
+            for (raw,) in (row for key in keys.values() if locks.any for row in db.execute(f"SELECT raw {some}", key)):
                 locks.settle(raw)
-            return [name for name in dict.fromkeys(task_ids) if db.execute(f"DELETE {some}", (name,)).rowcount]
+            return [name for name, key in keys.items() if db.execute(f"DELETE {some}", key).rowcount]
 
         return self._write(discard)
 

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS qworker_messages (
     crashes INTEGER NOT NULL DEFAULT 0,
     died_at REAL,               -- dead: seconds since the epoch
     record TEXT,                -- dead: JSON with reason and details
-    task_id TEXT,               -- delayed: by what it can be discarded
+    task_id BLOB,               -- delayed: by what it can be discarded
     raw BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS qworker_ready ON qworker_messages (queue, priority, position) WHERE state = 'ready';
@@ -55,7 +55,7 @@ CREATE INDEX IF NOT EXISTS qworker_dead ON qworker_messages (died_at) WHERE stat
 # What files of earlier versions lack: columns, a table, an index. They are added without a new format number, because
 # processes of those versions may go on using the file: they name the columns that they write, and nothing that they do
 # makes these wrong.
-_ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0", "task_id": "TEXT"}}
+_ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0", "task_id": "BLOB"}}
 _ADDED_LATER: Final = {
     # lock: see unique.py; ends: seconds since the epoch
     "qworker_unique": "CREATE TABLE qworker_unique (lock TEXT PRIMARY KEY, nonce TEXT NOT NULL, ends REAL NOT NULL)",

@@ -13,6 +13,7 @@ from typing import Final
 from .base import Envelope
 from .order import Order, Place, carry_out
 from .sqlite_unique import Locks
+from .unique import id_bytes
 
 #: Messages moved by one housekeeping transaction.
 BATCH: Final = 500
@@ -38,7 +39,7 @@ def insert(db: sqlite3.Connection, envelopes: Sequence[Envelope], now: float) ->
         refused = [e for e in envelopes if not locks.may_publish(e)]
         envelopes = [e for e in envelopes if not any(e is other for other in refused)]
     later = [e for e in envelopes if e.due is not None and e.due > now]
-    rows = [("delayed", e.queue, e.priority, 0, e.front, e.due, e.task_id or None, e.raw) for e in later]
+    rows = [("delayed", e.queue, e.priority, 0, e.front, e.due, id_bytes(e.task_id) or None, e.raw) for e in later]
     db.executemany(_INSERT, rows)
     soon = [e for e in envelopes if e.due is None or e.due <= now]
     ends = _Ends(db)

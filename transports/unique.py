@@ -32,7 +32,7 @@ class Seal(NamedTuple):
 
 def make_seal(task_id: str, lasts_s: float | None = None) -> str:
     """Return the value of the header `unique` for a new message."""
-    digest = hashlib.sha1(task_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(id_bytes(task_id), usedforsecurity=False).hexdigest()
     lasts_ms = max(1, round((UNIQUE_FOR_S if lasts_s is None else lasts_s) * 1000))
     return f"{digest}-{secrets.token_hex(8)}-{lasts_ms}"
 
@@ -44,6 +44,11 @@ def seal_of(raw: bytes) -> Seal | None:
         return None
     lock, nonce, lasts_ms = found.groups()
     return Seal(lock.decode(), nonce.decode(), int(lasts_ms) / 1000)
+
+
+def id_bytes(task_id: str) -> bytes:
+    """Return a task id as the adapters keep it: any string, also one that is no valid Unicode."""
+    return task_id.encode("utf-8", "surrogatepass")
 
 
 def task_id_in(raw: bytes) -> str:
