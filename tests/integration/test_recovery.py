@@ -1,0 +1,66 @@
+"""How soon another worker has the messages of one that was killed as a whole, and what they are blamed for."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+import redis
+
+from support import Shop
+from support.waiting import wait_until
+
+
+def marked(shop: Shop) -> int:
+    """How many messages in flight bear a mark of having been started."""
+    if shop.broker.startswith("sqlite"):
+        query = "SELECT count(*) FROM qworker_messages WHERE state = 'inflight' AND started = receipt"
+        with closing(sqlite3.connect(shop.broker.removeprefix("sqlite:///"))) as db:
+            return int(db.execute(query).fetchone()[0])
+    with closing(redis.Redis.from_url(shop.broker)) as client:
+        return sum(client.scard(key) for key in client.keys("qworker:started:*"))
+
+
+@pytest.mark.parametrize("kept_by", ["a living worker", "a later worker"])
+def test_a_killed_worker_s_messages_run_elsewhere_within_its_lease_and_three_seconds(
+    kept_by: str, any_shop: Shop
+) -> None:
+    lease = {"TEST_LEASE": "5"}
+    doomed = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    any_shop.task("gate").delay("go")
+    for number in range(3):
+        any_shop.task("noted").delay(f"n{number}")
+    wait_until(lambda: any_shop.ran() == ["start go"], "the task runs")
+    wait_until(lambda: any_shop.in_flight() == 4, "the others are prefetched")
+    if kept_by == "a living worker":
+        any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    for process in reversed(doomed.tree()):
+        process.kill()
+    killed_at = time.monotonic()
+    (any_shop.folder / "go").touch()
+    if kept_by == "a later worker":
+        time.sleep(1.0)
+        any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    wait_until(lambda: any_shop.ran()[1:] == ["start go", "end go", "n0", "n1", "n2"], "all have run, in order")
+    assert time.monotonic() - killed_at < 5 + 3
+    wait_until(lambda: any_shop.in_flight() == 0, "the last ack has left")
+
+
+def test_a_message_that_takes_whole_workers_down_is_dead_lettered_and_its_neighbours_are_not(any_shop: Shop) -> None:
+    lease = {"TEST_LEASE": "1"}
+    any_shop.task("gate").delay("never")
+    any_shop.task("noted").delay("harmless")
+    for count in range(1, 4):
+        worker = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+        wait_until(lambda count=count: any_shop.ran() == ["start never"] * count, "it runs")
+        wait_until(lambda: any_shop.in_flight() == 2, "its neighbour is prefetched")
+        wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
+        for process in reversed(worker.tree()):
+            process.kill()
+    any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    wait_until(lambda: "harmless" in any_shop.ran(), "its neighbour runs")
+    (letter,) = wait_until(any_shop.dead, "it is dead-lettered")
+    assert (letter.reason, letter.crashes) == ("crashed", 3)
+    assert any_shop.ran() == ["start never"] * 3 + ["harmless"]
