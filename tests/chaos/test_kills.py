@@ -23,7 +23,10 @@ def killer(fleet: Fleet, rng: random.Random) -> Callable[[], bool]:
 
     def strike() -> bool:
         deck[:] = deck or rng.sample(KINDS, len(KINDS))
-        return fleet.kill(deck.pop(), rng)
+        if not fleet.kill(deck[-1], rng):
+            return False
+        deck.pop()
+        return True
 
     return strike
 
