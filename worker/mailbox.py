@@ -1,12 +1,14 @@
-"""How the master's main thread tells the consumer thread what to do: a queue and a descriptor that wakes `select`."""
+"""How one thread tells another what to do: a queue, and a descriptor that wakes whoever waits for it."""
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,18 @@ class Mailbox:
         """Close both ends."""
         self._read.close()
         self._write.close()
+
+
+class _HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
+
+
+def readable(watched: Iterable[_HasDescriptor], timeout_s: float | None) -> set[int]:
+    """Wait until one of these can be read, or the time is over; return the descriptors that can.
+
+    Not `select.select`, which knows no descriptor above 1023: several hundred children need more.
+    """
+    poll = select.poll()
+    for one in watched:
+        poll.register(one.fileno(), select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))}

@@ -1,11 +1,11 @@
-"""The master: reads signals, keeps the phase, the spawner and the children, and decides when and how the worker ends.
+"""The master: hears signals, spawners and the consumer thread, and has each of them lead to what follows from it.
 
 One turn, in this order:
 1. wait for a signal, the spawner, the consumer, or the phase's deadline;
-2. signals → events → phase;
+2. signals → events → phase (`worker/lifecycle.py`), or a change of the pool;
 3. what the spawner reports: application loaded or broken, children born and dead;
 4. what the consumer notices: children ready, broker reached, drained, failed;
-5. reconcile: fill empty slots, end a phase whose time is over, act on a new phase.
+5. reconcile: end a phase whose time is over, fill empty slots.
 
 Runs in the main thread and owns everything but what the consumer thread owns (`worker/consumer.py`).
 """
@@ -15,11 +15,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import select
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,42 +31,21 @@ from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
+from .lifecycle import Lifecycle
 from .lifeline import Lifeline, die_of_a_hung_consumer
-from .mailbox import Mailbox
+from .mailbox import Mailbox, readable
 from .outcomes import Death
-from .phases import Event, Phase, next_phase
+from .phases import SIGNAL_EVENTS, Event, Phase, remapped
 from .upkeep import Upkeep
 
 logger = logging.getLogger("qworker.worker")
 
-SIGNALS: Final = {
-    signal.SIGTERM: Event.TERM,
-    signal.SIGINT: Event.INT,
-    signal.SIGQUIT: Event.QUIT,
-    signal.SIGTSTP: Event.QUIET,
-    signal.SIGCONT: Event.RESUME,
-}
 #: How long spawners may take to leave; one that imports the application is not waited for.
 SPAWNER_S: Final = 2.0
-#: How long a cold stop leaves to tasks that it has interrupted.
-COLD_S: Final = 2.0
-#: How long a hard stop waits for the broker to take the messages back (the rest is left to the lease).
-HARD_S: Final = 2.0
 #: How long the consumer thread may take to close its connections at the very end.
 _CLOSE_S: Final = 5.0
 #: The same when it could not even give its messages back in time: it probably waits for the broker.
 _CUT_OFF_S: Final = 0.5
-_STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
-
-
-def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[signal.Signals, Event]:
-    """Return `signals` with TERM meaning what QUIT means if the environment's REMAP_SIGTERM says `SIGQUIT`."""
-    events = dict(signals)
-    if wish == "SIGQUIT":
-        events[signal.SIGTERM] = events[signal.SIGQUIT]
-    elif wish:
-        logger.warning("REMAP_SIGTERM=%s is not known and has no effect; the one value is SIGQUIT", wish)
-    return events
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +75,14 @@ class Master:
     ) -> None:
         self._plan = plan
         self._clock = clock
-        self._soft_s = 0.0
-        self.phase = Phase.STARTING
-        self.exit_code: ExitCode | None = None
         self._is_init = os.getpid() == 1  # of a container: orphans become its children
-        self._pipe = SignalPipe([*SIGNALS, *_ON_SIGNAL, *([signal.SIGCHLD] if self._is_init else [])])
-        self._events = remapped(SIGNALS, os.environ.get("REMAP_SIGTERM"))
+        self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, *([signal.SIGCHLD] if self._is_init else [])])
+        self._events = remapped(SIGNAL_EVENTS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
         self._table = SlotTable.create()
+        self._life = Lifecycle(self._mailbox, self._table, clock, self._kill)
         self._generations = Generations(start_spawner, self._table, clock)
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
@@ -114,12 +90,17 @@ class Master:
         self.has_loaded = False
         self.has_started = False
         self._is_connected = False
-        self._is_consumer_gone = False
-        self._has_drained = False
-        self._deadline = math.inf
         self._started_at = clock.monotonic()
-        self._cut: list[str] = []
-        self._outcome: ExitCode | None = None  # why the worker ends, if not because it was told to
+
+    @property
+    def phase(self) -> Phase:
+        """Where the worker is in its life."""
+        return self._life.phase
+
+    @property
+    def exit_code(self) -> ExitCode | None:
+        """None until the worker has ended."""
+        return self._life.exit_code
 
     def run(self) -> ExitCode:
         """Turn until the worker has ended; returns the exit code."""
@@ -144,11 +125,11 @@ class Master:
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *self._generations.all()]
-        respawn_at = math.inf if self.phase in _STOPPING else self._generations.next_at()
-        at = min(self._deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
+        respawn_at = math.inf if self._life.is_stopping else self._generations.next_at()
+        at = min(self._life.deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
         at = min(at, self._lifeline.next_at() if self._lifeline else math.inf)
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
-        ready = _readable(watched, timeout)
+        ready = readable(watched, timeout)
         for number in self._pipe.take():
             self._on_signal(number)
         spawners = [spawner for spawner in self._generations.all() if spawner.fileno() in ready]
@@ -157,9 +138,7 @@ class Master:
         self._bell.clear()
         while self._notices:
             self._on_notice(self._notices.popleft())
-        if self._clock.monotonic() >= self._deadline:
-            self._deadline = math.inf
-            self._move(Event.DEADLINE)
+        self._life.look_at_clock()
         if self._lifeline is not None and self._lifeline.is_hung():
             self._kill()
             die_of_a_hung_consumer(self.phase.value)
@@ -174,8 +153,8 @@ class Master:
         logger.info("received %s", number.name)
         act = _ON_SIGNAL.get(number)
         if act is None:
-            self._move(self._events[number])
-        elif self._crew is None or self.phase in _STOPPING:
+            self._life.move(self._events[number])
+        elif self._crew is None or self._life.is_stopping:
             logger.info("%s has no effect now: the worker is %s", number.name, self.phase.value)
         else:
             act(self, self._crew)
@@ -200,74 +179,10 @@ class Master:
         if self._crew is not None:
             self._crew.shed(notice.data["serial"])
 
-    def _move(self, event: Event) -> None:
-        """The only place where the phase changes, and where a new phase begins to act."""
-        before, self.phase = self.phase, next_phase(self.phase, event)
-        if self.phase is before:
-            return
-        logger.debug("phase %s -> %s", before.value, self.phase.value)
-        set_title(f"master {self.phase.value}")
-        self._deadline = math.inf
-        begin = _BEGIN.get(self.phase)
-        if begin is not None:
-            begin(self)
-
-    def _begin_running(self) -> None:
-        self._mailbox.post("resume")
-
-    def _begin_quiet(self) -> None:
-        self._mailbox.post("quiet")
-
-    def _begin_warm(self) -> None:
-        logger.info("warm shutdown: waiting for running tasks, everything else goes back to its queue")
-        self._drain()
-
-    def _begin_soft(self) -> None:
-        logger.info("soft shutdown: running tasks have %g s, everything else goes back to its queue", self._soft_s)
-        self._drain()
-        self._deadline = self._clock.monotonic() + self._soft_s
-
-    def _begin_cold(self) -> None:
-        logger.warning("cold shutdown: running tasks are interrupted, and killed after %g s", COLD_S)
-        self._drain()
-        self._mailbox.post("cut")
-        self._deadline = self._clock.monotonic() + COLD_S
-
-    def _begin_hard(self) -> None:
-        if self._crew is not None:
-            logger.warning("hard shutdown: children are killed, their messages go back")
-        self._drain()
-        self._kill()
-        self._deadline = self._clock.monotonic() + HARD_S
-
-    def _begin_stopped(self) -> None:
-        if self.exit_code is None:
-            if not self._has_drained and self._outcome is None:
-                logger.error("the broker did not take the messages back in time")
-                self._outcome = ExitCode.UNREACHABLE
-            self.exit_code = self._outcome or (ExitCode.CUT if self._cut else ExitCode.OK)
-
-    def _drain(self) -> None:
-        self._table.set_stopping()
-        if self._lifeline is not None and not self._is_consumer_gone:
-            self._mailbox.post("drain")
-        else:  # nothing was ever fetched, or nobody is left who could give it back
-            self._notify(Notice("drained"))
-
-    def _kill(self) -> None:
-        if self._crew is not None:
-            self._crew.kill()
-
-    def _fail(self, code: ExitCode) -> None:
-        """End with this code: the first reason counts."""
-        if self.exit_code is None and self._outcome is None:
-            self._outcome = code
-        self._move(Event.FAILED)
-
     # -- the spawner ---------------------------------------------------------------------------------------
 
     def _on_loaded(self, report: dict[str, Any]) -> None:
-        if self.has_loaded or self.phase in _STOPPING:
+        if self.has_loaded or self._life.is_stopping:
             return
         self.has_loaded = True
         try:
@@ -275,7 +190,7 @@ class Master:
         except ConfigError as error:
             self._refuse(ExitCode.CONFIG, str(error))
             return
-        self._soft_s = plan.soft_s
+        self._life.soft_s = plan.soft_s
         self.has_started = True
         self._crew = Crew(plan.size, self._mailbox)
         self._upkeep = Upkeep(
@@ -289,6 +204,7 @@ class Master:
         )
         self._lifeline = Lifeline(plan.consumer, self._clock, plan.deaf_timeout_s)
         self._lifeline.start()
+        self._life.has_consumer = True
 
     def _on_load_failed(self, report: dict[str, Any]) -> None:
         code = ExitCode.CONFIG if report["kind"] == "config" else ExitCode.APP
@@ -297,7 +213,7 @@ class Master:
     def _refuse(self, code: ExitCode, text: str, details: str = "") -> None:
         for line in filter(None, [details.rstrip(), *(f"qworker: {problem}" for problem in text.splitlines())]):
             sys.stderr.write(f"{line}\n")
-        self._fail(code)
+        self._life.fail(code)
 
     def _on_forked(self, report: dict[str, Any]) -> None:
         assert self._crew is not None
@@ -312,7 +228,7 @@ class Master:
 
     def _on_spawner_gone(self, report: dict[str, Any]) -> None:
         """Before the application was loaded that is a start that failed."""
-        if self.phase in _STOPPING:
+        if self._life.is_stopping:
             return
         if not self.has_loaded:
             self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
@@ -352,7 +268,7 @@ class Master:
             return
         serial, number = notice.data["serial"], notice.data["number"]
         self._crew.signal(notice.slot, serial, number)
-        if self.phase in _STOPPING and number == signal.SIGKILL:
+        if self._life.is_stopping and number == signal.SIGKILL:
             self._crew.forget_unborn(serial)  # the spawner may be busy importing the application
 
     def _on_spent(self, notice: Notice) -> None:
@@ -361,25 +277,21 @@ class Master:
 
     def _on_dry(self, notice: Notice) -> None:
         logger.info("burst: the queues are empty")
-        self._move(Event.TERM)
+        self._life.move(Event.TERM)
 
     def _on_drained(self, notice: Notice) -> None:
-        self._has_drained = True
-        self._cut = notice.data.get("cut", [])
-        if notice.data.get("left") and self._outcome is None:
-            self._outcome = ExitCode.UNREACHABLE
-        self._move(Event.DRAINED)
+        self._life.drained(notice.data.get("cut", ()), notice.data.get("left", 0))
 
     def _on_refused(self, notice: Notice) -> None:
-        self._is_consumer_gone = True
+        self._life.has_consumer = False
         self._refuse(ExitCode.CONFIG, notice.data["error"])
 
     def _on_unreachable(self, notice: Notice) -> None:
-        self._is_consumer_gone = True
-        self._fail(ExitCode.UNREACHABLE)
+        self._life.has_consumer = False
+        self._life.fail(ExitCode.UNREACHABLE)
 
     def _on_deaf(self, notice: Notice) -> None:
-        self._fail(ExitCode.INTERNAL)
+        self._life.fail(ExitCode.INTERNAL)
 
     def _on_failed(self, notice: Notice) -> None:
         """The consumer's thread has ended with an error: another one goes on, and is told where the worker is."""
@@ -388,19 +300,19 @@ class Master:
         if self._lifeline.restart(self._crew.serials()):
             logger.warning("the consumer is started anew; running tasks go on")
             self._crew.tell_again()
-            for kind in _ORDERS.get(self.phase, ()):
+            for kind in self._life.orders():
                 self._mailbox.post(kind)
             return
         logger.critical("the consumer keeps failing: the worker ends, what it holds is left to its lease")
-        self._is_consumer_gone = True
-        self._fail(ExitCode.INTERNAL)
+        self._life.has_consumer = False
+        self._life.fail(ExitCode.INTERNAL)
 
     # -- reconcile and leave -------------------------------------------------------------------------------
 
     def _reconcile(self) -> None:
         if self._upkeep is not None:
             self._upkeep.tend(may_scale=self.phase is Phase.RUNNING)
-        if self._crew is None or self.phase in _STOPPING:
+        if self._crew is None or self._life.is_stopping:
             return
         self._generations.tend(self._crew)
         if self._crew.is_hopeless:
@@ -411,16 +323,20 @@ class Master:
         if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
             took_s = self._clock.monotonic() - self._started_at
             logger.info("ready: %d children after %.2f s", len(self._crew.pids()), took_s)
-            self._move(Event.READY)
+            self._life.move(Event.READY)
 
     def _leave(self) -> None:
         """Stop the thread, then the children, then the spawner: so nothing is dispatched to the dead."""
         if self._lifeline is not None:
             self._mailbox.post("stop")
-            self._lifeline.join(_CLOSE_S if self._has_drained else _CUT_OFF_S)
+            self._lifeline.join(_CLOSE_S if self._life.has_drained else _CUT_OFF_S)
         self._kill()
         self._generations.close(SPAWNER_S)
         self.close()
+
+    def _kill(self) -> None:
+        if self._crew is not None:
+            self._crew.kill()
 
     def close(self) -> None:
         """Let go of every descriptor; nothing can be done with this master afterwards."""
@@ -429,34 +345,6 @@ class Master:
             closing.close()
 
 
-def _readable(watched: Iterable[SignalPipe | Mailbox | Spawner], timeout_s: float | None) -> set[int]:
-    """Wait until one of these can be read, or the time is over; return the descriptors that can.
-
-    Not `select.select`, which knows no descriptor above 1023: several hundred children need more.
-    """
-    poll = select.poll()
-    for one in watched:
-        poll.register(one.fileno(), select.POLLIN)
-    return {fd for fd, _ in poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))}
-
-
-_BEGIN: Final[dict[Phase, Callable[[Master], None]]] = {
-    Phase.RUNNING: Master._begin_running,
-    Phase.QUIET: Master._begin_quiet,
-    Phase.WARM: Master._begin_warm,
-    Phase.SOFT: Master._begin_soft,
-    Phase.COLD: Master._begin_cold,
-    Phase.HARD: Master._begin_hard,
-    Phase.STOPPED: Master._begin_stopped,
-}
-#: What a consumer that is started anew has to be told.
-_ORDERS: Final = {
-    Phase.QUIET: ("quiet",),
-    Phase.WARM: ("drain",),
-    Phase.SOFT: ("drain",),
-    Phase.COLD: ("drain", "cut"),
-    Phase.HARD: ("drain",),
-}
 _ON_SIGNAL: Final[dict[signal.Signals, Callable[[Master, Crew], None]]] = {
     signal.SIGHUP: Master._reload,
     signal.SIGUSR1: Master._dump_stacks,

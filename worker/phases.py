@@ -5,8 +5,13 @@ The table stands in ARCHITECTURE.md as well; `tests/worker/test_phases.py` compa
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
+
+logger = logging.getLogger("qworker.worker")
 
 
 class Phase(Enum):
@@ -23,7 +28,7 @@ class Phase(Enum):
 
 
 class Event(Enum):
-    """What moves a phase. The master translates signals into these (`worker/master.py`)."""
+    """What moves a phase. Signals are translated into these by `SIGNAL_EVENTS`."""
 
     READY = "ready"
     TERM = "term"
@@ -72,6 +77,27 @@ TRANSITIONS: Final[dict[tuple[Phase, Event], Phase]] = {
 }
 
 
+STOPPING: Final = frozenset({Phase.WARM, Phase.SOFT, Phase.COLD, Phase.HARD, Phase.STOPPED})
+
+SIGNAL_EVENTS: Final = {
+    signal.SIGTERM: Event.TERM,
+    signal.SIGINT: Event.INT,
+    signal.SIGQUIT: Event.QUIT,
+    signal.SIGTSTP: Event.QUIET,
+    signal.SIGCONT: Event.RESUME,
+}
+
+
 def next_phase(phase: Phase, event: Event) -> Phase:
     """Return the phase after `event`; a pair that is not in the table changes nothing."""
     return TRANSITIONS.get((phase, event), phase)
+
+
+def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[signal.Signals, Event]:
+    """Return `signals` with TERM meaning what QUIT means if the environment's REMAP_SIGTERM says `SIGQUIT`."""
+    events = dict(signals)
+    if wish == "SIGQUIT":
+        events[signal.SIGTERM] = events[signal.SIGQUIT]
+    elif wish:
+        logger.warning("REMAP_SIGTERM=%s is not known and has no effect; the one value is SIGQUIT", wish)
+    return events
