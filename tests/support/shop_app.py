@@ -87,6 +87,17 @@ def flaky(self: Any, fails: int) -> int:
     return int(self.request.retries)
 
 
+@app.task
+def timed(name: str, due: float) -> None:
+    """Note by how many seconds the start is late."""
+    note(f"{name} {time.time() - due:.3f}")
+
+
+@app.task(bind=True)
+def slow_retry(self: Any) -> None:
+    raise self.retry(exc=OSError("not yet"), countdown=600)
+
+
 @app.task(autoretry_for=(OSError,), max_retries=2, retry_backoff=False, default_retry_delay=0.05)
 def auto(text: str) -> None:
     note(text)
