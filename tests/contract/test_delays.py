@@ -91,7 +91,7 @@ def test_maintain_says_when_the_next_one_is_due(producer: Transport, ours: Trans
 
 
 def test_more_than_a_batch_is_said_to_be_more(producer: Transport, ours: Transport) -> None:
-    due = soon(1.0)  # a slow machine needs a while to publish them
+    due = soon(3.0)  # a slow machine needs a while to publish them
     producer.publish([envelope(n, due=due) for n in range(1300)])
 
     def maintain_when_due() -> Maintenance | None:
