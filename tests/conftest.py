@@ -1,4 +1,4 @@
-"""For every test: the rules for reports (a skip fails in CI), and a real Redis."""
+"""For every test: the rules for reports (a skip fails in CI), a real Redis, and AWS's protocols by a moto server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import qworker  # noqa: F401
 
 from support import RedisServer
 from support.chaos_table import pytest_terminal_summary
+from support.moto_server import MotoServer
 from support.reports import pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
@@ -30,3 +31,17 @@ def redis_url(redis_server: RedisServer) -> str:
         client.flushall()
         client.script_flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[MotoServer]:
+    """A server that speaks SQS, DynamoDB, S3 and STS, one for all tests of this process."""
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def moto(moto_server: MotoServer) -> MotoServer:
+    """That server, with nothing in it."""
+    moto_server.reset()
+    return moto_server
