@@ -97,7 +97,12 @@ class RedisTransport:
             return []
         now = time.time()
         fields = [field for envelope in others for field in self._fields(envelope, now)]
-        return [others[position - 1] for position in self._session.run(PUBLISH, (), fields)]
+        try:
+            refused = self._session.run(PUBLISH, (), fields)
+        except TransportError as error:
+            error.nothing_sent = error.nothing_sent and len(others) == len(envelopes)
+            raise
+        return [others[position - 1] for position in refused]
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""

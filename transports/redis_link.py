@@ -107,7 +107,7 @@ class Link:
         """For another connection to the very same server, however names and roles have changed meanwhile."""
         if self._endpoint.path:
             return self._endpoint
-        host, port = self._socket.getpeername()[:2]
+        host, port = self._guarded(self._socket.getpeername)[:2]
         return replace(self._endpoint, address=(host, port))
 
     def close(self) -> None:
@@ -151,8 +151,8 @@ class Link:
 
     def _send(self, payload: bytes) -> None:
         """Send all of it, and note when the first byte may have left."""
-        if isinstance(self._socket, socket.socket) and type(self._socket) is not socket.socket:
-            self._has_written = True  # TLS: what an attempt that failed has written is not known
+        if self._endpoint.tls is not None:
+            self._has_written = True  # what an attempt that failed has written is not known
             self._socket.sendall(payload)
             return
         sent = self._socket.send(payload)

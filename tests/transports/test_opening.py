@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from qworker.core.errors import ConfigError, QWorkerError
-from qworker.transports import open_transport
+from qworker.transports import open_transport, read_url
 
 
 def problems(url: str, **options: Any) -> tuple[str, ...]:
@@ -31,6 +32,8 @@ def problems(url: str, **options: Any) -> tuple[str, ...]:
         "rediss://localhost:6380/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs=/etc/ca.pem",
         "redis+socket:///run/redis.sock",
         "redis+socket:///run/redis.sock?virtual_host=3",
+        "redis+socket://user:pass@/run/redis.sock?virtual_host=3",
+        "sentinel://:pass@a:26379;sentinel://b/0?master_name=m",
         "sqlite:///relative.db",
         "sqlite:////tmp/absolute.db?synchronous=normal",
     ],
@@ -94,10 +97,24 @@ def test_a_wrong_url_says_what_is_wrong_with_it(url: str, said: str) -> None:
         {"queue_order_strategy": "sorted", "unacked_key": "a", "unacked_index_key": "b", "unacked_mutex_key": "c"},
         {"socket_timeout": 5, "socket_connect_timeout": 1.5, "socket_keepalive": True, "health_check_interval": 0},
         {"client_name": "me", "socket_timeout": None},
+        {"socket_keepalive_options": {"TCP_KEEPIDLE": 60}, "master_name": "unused", "sentinel_kwargs": {}},
+        {"ssl_cert_reqs": "CERT_NONE", "ssl_ca_certs": None, "polling_interval": 1, "sentinel_fanout_compat": True},
     ],
 )
 def test_the_options_of_a_celery_configuration_are_accepted(options: dict[str, Any]) -> None:
     open_transport("redis://localhost", options=options)
+
+
+def test_an_option_without_a_meaning_here_is_named_for_whoever_looks_closely(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "qworker.transports"):
+        open_transport("redis://localhost", options={"max_connections": 10, "socket_timeout": 3})
+    assert caplog.messages == ["broker_transport_options: max_connections has no meaning here"]
+
+
+def test_the_visibility_timeout_of_celery_workers_is_kept_for_their_messages() -> None:
+    _, found = read_url("redis://localhost", {"visibility_timeout": "7200"})
+    assert found["visibility_timeout"] == 7200
+    assert "above 0" in problems("redis://localhost", visibility_timeout=0)[0]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +139,8 @@ def test_an_unknown_option_is_answered_with_the_nearest(name: str, nearest: str)
         ({"sep": ""}, "must not be empty"),
         ({"queue_order_strategy": "roundrobin"}, "round_robin"),
         ({"global_keyprefix": 5}, "string"),
+        ({"socket_keepalive_options": {"TCP_KEEPALIFE": 5}}, "TCP_KEEPIDLE"),
+        ({"sentinel_kwargs": "x"}, "dict"),
     ],
 )
 def test_a_wrong_value_says_what_it_must_be(options: dict[str, Any], said: str) -> None:

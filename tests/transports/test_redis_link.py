@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from qworker.core.errors import ConfigError, TransportError
-from qworker.transports import Ack, open_transport
+from qworker.transports import Ack, Link, open_transport, read_url
 
 from support import RedisServer
 from support.messages import envelope, envelopes, numbers_of
@@ -25,6 +25,7 @@ from support.redis_server import free_port
 from support.waiting import wait_until
 
 Open = Callable[..., Any]
+_KEEPALIVE = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
@@ -323,6 +324,33 @@ def test_a_unix_socket_works(tmp_path: Path, open_redis: Open) -> None:
         wait_until(lambda: ours.depths(["hipri"])["hipri"], "the message is there")
         with redis.Redis(unix_socket_path=str(path), db=2) as behind:
             assert behind.llen("hipri") == 1
+
+
+def test_keepalive_options_reach_the_socket(redis_url: str) -> None:
+    """As numbers, by name, and as the text that becomes of a number on its way through JSON."""
+    idle: dict[Any, int] = {socket.TCP_KEEPIDLE: 61, "TCP_KEEPINTVL": 7, str(int(socket.TCP_KEEPCNT)): 3}
+    endpoint, _ = read_url(redis_url, {"socket_keepalive_options": idle})
+    link = Link(endpoint)
+    with socket.socket(fileno=os.dup(link.fileno())) as seen:
+        assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        values = [seen.getsockopt(socket.IPPROTO_TCP, option) for option in _KEEPALIVE]
+    link.close()
+    assert values == [61, 7, 3]
+    endpoint, _ = read_url(redis_url, {"socket_keepalive": False})
+    link = Link(endpoint)
+    with socket.socket(fileno=os.dup(link.fileno())) as seen:
+        assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    link.close()
+
+
+def test_the_wake_up_connection_goes_to_the_very_same_server(open_redis: Open, redis_server: RedisServer) -> None:
+    """A name can lead elsewhere a moment later; a subscription there would never be told of anything."""
+    ours = open_redis("w/1", url=f"redis://localhost:{redis_server.port}/0", client_name="twins")
+    with redis_server.client() as behind:
+        twins = [client["laddr"] for client in behind.client_list() if client["name"] == "twins"]
+    assert len(twins) == 2
+    assert len(set(twins)) == 1
+    ours.close()
 
 
 def kill_clients(behind: redis.Redis, name: str) -> None:

@@ -125,3 +125,25 @@ def test_a_connection_that_the_server_has_closed_loses_and_repeats_nothing(
             time.sleep(idle_s / 10)
         app.send_task("one")
         assert behind.llen("hipri") == 21
+
+
+def test_half_of_a_batch_that_was_sent_is_not_called_nothing(open_redis: Open, own_server: RedisServer) -> None:
+    """What is due later goes in a second write, before which the server is lost."""
+    with Proxy(own_server.port) as proxy:
+        producer = open_redis(url=proxy.url)
+        producer.publish([*envelopes(1), envelope(1, due=time.time() + 600)])
+        proxy.interrupt_before(b"EVALSHA", proxy.cut)
+        with pytest.raises(TransportError) as caught:
+            producer.publish([*envelopes(1), envelope(1, due=time.time() + 600)])
+        assert not caught.value.nothing_sent
+
+
+def test_a_batch_whose_second_half_is_refused_is_not_called_nothing(open_redis: Open, own_server: RedisServer) -> None:
+    producer = open_redis(url=own_server.url)
+    producer.publish([*envelopes(1), envelope(1, due=time.time() + 600)])
+    with own_server.client() as behind:
+        behind.acl_setuser("default", enabled=True, nopass=True, commands=["+@all", "-eval", "-evalsha"])
+        with pytest.raises(TransportError) as caught:
+            producer.publish([*envelopes(1), envelope(1, due=time.time() + 600)])
+        assert not caught.value.nothing_sent
+        assert behind.llen("hipri") == 2
