@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 _BOOTTIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _nothing() -> float:
+    return 0.0
+
+
+_base: Callable[[], float] = _nothing
+
+
+def wall_time() -> float:
+    """Seconds since the epoch, for due times and expiries.
+
+    In a worker whose broker has a clock, by that one: this host's may be wrong, or jump, and a message that another
+    host calls due must not wait for it. Elsewhere by this host's. Any thread.
+    """
+    base = _base()
+    return time.clock_gettime(_BOOTTIME) + base if base else time.time()
+
+
+def follow_broker(base: Callable[[], float]) -> None:
+    """From now on `wall_time` of this process is `boottime` and what `base` returns; 0 = not known (yet)."""
+    global _base
+    _base = base
 
 
 class Clock(Protocol):

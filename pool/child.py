@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..core.clock import follow_broker
 from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
@@ -68,7 +69,9 @@ def child_main(runtime: Runtime, slot: int, work: socket.socket, talk: socket.so
     # The application may have set a default time-out for sockets.
     work.setblocking(True)
     talk.setblocking(True)
-    child = _Child(runtime.executor, slot, work, talk, SlotTable(table_fd))
+    table = SlotTable(table_fd)
+    follow_broker(table.broker_base)
+    child = _Child(runtime.executor, slot, work, talk, table)
     try:
         runtime.start(slot, child)
     except Exception:  # user code (worker_process_init) may raise anything: the master stops with its traceback

@@ -26,6 +26,8 @@ MAX_SLOTS: Final = 1024
 _LEASE_AT: Final = _SLOT_BYTES * MAX_SLOTS
 _LEASE: Final = struct.Struct("<d")
 _STOPPING_AT: Final = _LEASE_AT + 8
+#: What the clock's `boottime` lacks to the broker's time of day, 0 = not known.
+_BASE_AT: Final = _LEASE_AT + 16
 #: The end of each slot belongs to the master: which message is ordered to do what.
 _ORDER: Final = struct.Struct("<QB")
 _ORDER_AT: Final = _SLOT_BYTES - _ORDER.size
@@ -117,6 +119,15 @@ class SlotTable:
         """
         until: float = _LEASE.unpack_from(self._map, _LEASE_AT)[0]
         return _clock.boottime() < until
+
+    def set_broker_base(self, base: float) -> None:
+        """The broker's time of day is `boottime` and `base` (see `core.clock`). Written by the consumer thread."""
+        _LEASE.pack_into(self._map, _BASE_AT, base)
+
+    def broker_base(self) -> float:
+        """What was set, or 0."""
+        base: float = _LEASE.unpack_from(self._map, _BASE_AT)[0]
+        return base
 
     def close(self) -> None:
         """Unmap and close."""

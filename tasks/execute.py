@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..core import logs
+from ..core.clock import wall_time
 from ..core.errors import (
     Ignore,
     MaxRetriesExceededError,
@@ -108,7 +109,7 @@ class TaskExecutor:
         return run
 
     def _untimely(self, run: Run) -> Outcome | None:
-        now = time.time()
+        now = wall_time()
         message = run.message
         if message.expires is not None and now > message.expires:
             _say(logging.INFO, "task-revoked", run, "has expired and is not run", expired=True)
@@ -263,7 +264,7 @@ class Run:
     def _retry(self, retry: Retry) -> Outcome:
         message, task = self.message, self.task
         try:
-            plan = plan_of(retry, task, self._context, time.time())
+            plan = plan_of(retry, task, self._context, wall_time())
         except MaxRetriesExceededError as error:
             return self._failed(error)
         cause = retry.exc or retry
@@ -273,7 +274,7 @@ class Run:
         )
         if self.stores:
             outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
-        wait_s = max(0.0, plan.due - time.time())
+        wait_s = max(0.0, plan.due - wall_time())
         why = f": {short_repr(retry.exc)}" if retry.exc is not None else ""
         _say(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
         if task.handlers:
@@ -286,7 +287,7 @@ class Run:
         if reject.requeue:
             _say(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
             # By way of the delayed set to the back of its queue; the pause keeps it from running in circles.
-            return Outcome(Action.PARK, message.id, due=time.time() + REQUEUE_PAUSE_S)
+            return Outcome(Action.PARK, message.id, due=wall_time() + REQUEUE_PAUSE_S)
         _say(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
         meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
         details = {"error": short_repr(reject.reason), "task": message.task, "id": message.id}

@@ -5,11 +5,11 @@ Called by `App.send_task`, `Task.apply_async` and canvas, and by successors.py f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..core.clock import wall_time
 from ..core.settings_values import nearest
 from ..transports import Envelope
 from .context import running_context
@@ -88,7 +88,7 @@ def prepare(
     ConfigError for an unknown serializer or a broken `task_routes`.
     """
     conf = app.conf
-    now = time.time() if now is None else now
+    now = wall_time() if now is None else now
     lineage = _current_lineage(app) if lineage is None else lineage
     kwargs = {} if kwargs is None else kwargs
     # A new id is unique without a lock.

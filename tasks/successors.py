@@ -9,10 +9,10 @@ finds such messages before they run.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..core.clock import wall_time
 from ..transports import Envelope
 from .canvas import Signature
 from .context import CHECKPOINT_HEADER, Context
@@ -54,7 +54,7 @@ def unsupported(message: Message) -> str | None:
 
 def next_attempt(message: Message, plan: RetryPlan, app: App, context: Context) -> Envelope:
     """Return the envelope of the attempt that `plan` describes, on the queue that `message` came from."""
-    now = time.time()
+    now = wall_time()
     options = dict(plan.options)
     queue = options.pop("queue", None) or context.queue or message.queue or app.conf.task_default_queue
     priority = options.pop("priority", None)
@@ -83,7 +83,7 @@ def resumed(message: Message, state: Any, app: App, context: Context) -> Envelop
         message,
         retries=message.retries,
         eta=None,
-        now=time.time(),
+        now=wall_time(),
         queue=queue,
         priority=message.priority,
         changes={CHECKPOINT_HEADER: state},

@@ -7,13 +7,13 @@ without a worker in eager.py. The executor calls `body` with a `Context` entered
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
+from ..core.clock import wall_time
 from ..core.errors import Retry
 from . import context as contexts
 from .calling import Parameters
@@ -278,7 +278,7 @@ class Task(Generic[P, R]):
         if not may_retry(context.retries, self.max_retries if max_retries is None else max_retries):
             _raise(exc or out_of_retries(self.name, context, args, kwargs))
         when = eta if eta is not None else countdown
-        due = due_at(when, self.default_retry_delay, time.time(), self.app.conf.timezone)
+        due = due_at(when, self.default_retry_delay, wall_time(), self.app.conf.timezone)
         changed_args = None if args is context.args else tuple(args)
         changed_kwargs = None if kwargs is context.kwargs else dict(kwargs)
         retry = Retry(exc=exc, when=self.default_retry_delay if when is None else when)

@@ -73,10 +73,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a settling call did: `lost` are the tags that this owner no longer held (nothing was changed for them)."""
+    """What a settling call did: `lost` are the tags that this owner no longer held (nothing was changed for them).
+
+    `now`: the broker's time of day (seconds since the epoch), told by `extend` where the broker has its own clock.
+    """
 
     done: int
     lost: Sequence[str] = ()
+    now: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

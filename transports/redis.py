@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from typing import Any, Final
 
+from ..core.clock import wall_time
 from ..core.errors import TransportError
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .order import Order
@@ -95,7 +95,7 @@ class RedisTransport:
         others = [envelope for envelope in envelopes if envelope.due is not None or envelope.unique]
         if not others:
             return []
-        now = time.time()
+        now = wall_time()
         fields = [field for envelope in others for field in self._fields(envelope, now)]
         try:
             refused = self._session.run(PUBLISH, (), fields)
@@ -128,8 +128,9 @@ class RedisTransport:
         """Renew the lease, and the scores by which Celery workers see that these messages are not abandoned."""
         self._session.ready()
         tags = [delivery.tag for delivery in deliveries]
-        lost = self._session.run(EXTEND, (), (self._session.token, self._session.lease_ms, *tags))
-        return _settled(tags, lost)
+        arguments: list[str | int | bytes] = [self._session.token, self._session.lease_ms, *tags]
+        lost, (seconds, micros) = self._session.run_with(EXTEND, (), arguments, ("TIME",))
+        return replace(_settled(tags, lost), now=int(seconds) + int(micros) / 1e6)
 
     def mark_started(self, deliveries: Sequence[Delivery]) -> None:
         """Put their tags into this owner's set of what runs."""
@@ -140,7 +141,7 @@ class RedisTransport:
         """Settle for good; successors are published in the same script."""
         tags = [ack.delivery.tag for ack in acks]
         successors: list[str | int | bytes] = []
-        now = time.time()
+        now = wall_time()
         for position, ack in enumerate(acks, 1):
             for envelope in ack.successors:
                 successors += (position, *self._fields(envelope, now))
@@ -162,7 +163,7 @@ class RedisTransport:
         tags = [delivery.tag for delivery in deliveries]
         task_ids = [b"" if due is None else id_bytes(task_id_in(delivery.raw)) for delivery in deliveries]
         pairs = [field for pair in zip(tags, task_ids, strict=True) for field in pair]
-        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, time.time()), *pairs)))
+        return _settled(tags, self._session.run(REQUEUE, (), (int(crashed), _wait_ms(due, wall_time()), *pairs)))
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """Move to the dead-letter store, with the reason and the original bytes."""

@@ -43,6 +43,7 @@ class Link:
         max_attempts: int | None,
         rng: random.Random,
         horizon: Callable[[float], None],
+        broker_base: Callable[[float], None] = lambda base: None,
         purge: bool = False,
     ) -> None:
         self.transport = transport
@@ -52,6 +53,8 @@ class Link:
         self._lease_s = lease_s
         self._renew_every_s = lease_s / 3
         self._horizon = horizon
+        self._tell_base = broker_base
+        self._base: float | None = None
         self._purge = purge
         self._certain_until = 0.0
         self._maintain_every_s = min(MAINTAIN_S, lease_s / 6)
@@ -169,9 +172,19 @@ class Link:
         Counted from before the call was sent, with a margin: the broker's own count starts later.
         """
         sent_at = self._clock.boottime()
-        self._fence(self.transport.extend([e.delivery for e in self._ledger.entries()]).lost)
+        renewed = self.transport.extend([e.delivery for e in self._ledger.entries()])
+        if renewed.now is not None:
+            self._follow(renewed.now, sent_at, self._clock.boottime())
+        self._fence(renewed.lost)
         self._certain_until = sent_at + self._lease_s * CERTAIN_SHARE
         self._horizon(self._certain_until)
+
+    def _follow(self, broker_now: float, sent_at: float, heard_at: float) -> None:
+        """Learn the broker's time of day; what is known already stays while it can be right."""
+        base = broker_now - (sent_at + heard_at) / 2
+        if self._base is None or abs(base - self._base) > (heard_at - sent_at) / 2:
+            self._base = base
+            self._tell_base(base)
 
     def _fence(self, lost: Sequence[str]) -> None:
         """Mark what the broker has given to somebody else: what waits here is dropped, what runs counts for nothing."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..core import logs
-from ..core.clock import SystemClock
+from ..core.clock import SystemClock, follow_broker
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
@@ -72,6 +72,7 @@ class _Builder:
     ) -> Plan:
         """Make everything the consumer thread owns. Raises ConfigError."""
         conf = config["conf"]
+        follow_broker(table.broker_base)
         size = self._size(conf)
         clock = SystemClock()
         ledger = Ledger()
@@ -86,6 +87,7 @@ class _Builder:
             max_attempts=conf["broker_connection_max_retries"],
             rng=random.Random(),
             horizon=table.set_lease,
+            broker_base=table.set_broker_base,
             purge=self._options.purge,
         )
         pace = Pace(

@@ -41,3 +41,11 @@ def test_a_lease_is_certain_until_its_horizon(table: SlotTable) -> None:
     assert table.has_lease()
     table.set_lease(SystemClock().boottime() - 0.001)
     assert not table.has_lease()
+
+
+def test_the_brokers_time_of_day_is_known_to_every_process_that_maps_the_table(table: SlotTable) -> None:
+    assert table.broker_base() == 0.0
+    table.set_broker_base(1.5e9)
+    theirs = SlotTable(os.dup(table.fd))
+    assert theirs.broker_base() == 1.5e9
+    theirs.close()

@@ -199,3 +199,8 @@ def test_a_producer_finds_a_restarted_server_by_itself(durable: RedisServer, ope
     durable.start()
     producer.publish(envelopes(1, start=1))
     assert numbers_of(open_redis("w/1", url=durable.url).reserve(["hipri"], 9)) == [0, 1]
+
+
+def test_who_renews_hears_the_servers_time_of_day(open_redis: Open) -> None:
+    now = open_redis("w/1").extend([]).now
+    assert now == pytest.approx(time.time(), abs=1.0)

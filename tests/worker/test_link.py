@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from qworker.core.errors import TransportError
 from qworker.testing import FakeClock, FlakyTransport, MemoryBroker, MemoryTransport
+from qworker.transports import Delivery, Settled
 from qworker.worker.ledger import Ledger
 from qworker.worker.link import Link
 
@@ -88,3 +91,36 @@ def test_a_broker_that_does_not_tell_its_settings_is_used_all_the_same(
     transport.fail_before("warnings")
     connects_within(link, clock, 1)
     assert link.is_up
+
+
+class Timed(MemoryTransport):
+    """A broker with a clock of its own."""
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Settled:
+        return replace(super().extend(deliveries), now=self.boottime() + BASE)
+
+    boottime: Callable[[], float]
+
+
+BASE = 1.5e9
+
+
+def test_the_brokers_time_of_day_is_learned_when_the_lease_is_renewed(clock: FakeClock) -> None:
+    transport = Timed(MemoryBroker(clock), owner="w/1")
+    transport.boottime = clock.boottime
+    told: list[float] = []
+    link = Link(
+        transport,
+        ["hipri"],
+        Ledger(),
+        clock,
+        lease_s=30.0,
+        max_attempts=None,
+        rng=random.Random(7),
+        horizon=lambda until: None,
+        broker_base=told.append,
+    )
+    connects_within(link, clock, 0.1)
+    clock.advance(60)
+    link.tend(clock.monotonic())
+    assert told == [BASE]  # once: what is known can still be right

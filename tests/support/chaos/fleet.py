@@ -66,10 +66,12 @@ class Fleet:
         *arguments: str,
         env: dict[str, str] | None = None,
         hosts: Sequence[Host] = (),
+        prefix: str = "w",
     ) -> None:
         self._folder = folder
         self._arguments = ("-A", "account", *arguments)
         self._env = env or {}
+        self._prefix = prefix
         self._count = 0
         self._members: list[Member] = []
         self._dying: list[Member] = []
@@ -171,7 +173,7 @@ class Fleet:
 
     def _start(self, host: Host | None) -> None:
         self._count += 1
-        self._members.append(Member(self._folder, f"w{self._count}", self._arguments, self._env, host))
+        self._members.append(Member(self._folder, f"{self._prefix}{self._count}", self._arguments, self._env, host))
 
     def _victims(self, member: Member, what: str, rng: random.Random) -> list[psutil.Process]:
         tree = member.worker.tree()
