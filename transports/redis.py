@@ -20,7 +20,7 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from ..core.clock import wall_time
-from ..core.errors import TransportError
+from ..core.errors import ConfigError, TransportError
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .order import Order
 from .redis_claim import ClaimPlan
@@ -70,6 +70,7 @@ class RedisTransport:
         self._names = Names(
             found.get("global_keyprefix", ""), found.get("sep", _SEP), found.get("priority_steps", _STEPS)
         )
+        self._reserved = {found.get(f"{name}_key", name) for name in ("unacked", "unacked_index", "unacked_mutex")}
         self._order = Order(found)
         self._plans: dict[tuple[str, ...], ClaimPlan] = {}
         self._stale = StaleEntries(self._session, self._names, found, self._next_token)
@@ -86,23 +87,31 @@ class RedisTransport:
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
         """Put envelopes on their lists in one write; by a script those with a due time, for the server's clock, and
-        those with a lock."""
+        those with a lock.
+
+        All of a worker's go by the script: it could tell nobody that a key takes no message, and would send the others
+        again and again. Such a message is dead-lettered instead.
+        """
+        if not self._owner:
+            self._refuse_reserved({envelope.queue for envelope in envelopes})
+        by_script = [e for e in envelopes if self._owner or e.due is not None or e.unique]
         commands = self._declarations({envelope.queue for envelope in envelopes})
-        commands += self._pushes([envelope for envelope in envelopes if envelope.due is None and not envelope.unique])
+        commands += self._pushes([e for e in envelopes if not self._owner and e.due is None and not e.unique])
         if commands:
             self._session.call(*commands)
         self._declared.update(envelope.queue for envelope in envelopes)
-        others = [envelope for envelope in envelopes if envelope.due is not None or envelope.unique]
-        if not others:
+        if not by_script:
             return []
         now = wall_time()
-        fields = [field for envelope in others for field in self._fields(envelope, now)]
+        # At the front the first envelope comes to be the next one.
+        ordered = [e for e in by_script if not e.front] + [e for e in reversed(by_script) if e.front]
+        fields = [field for envelope in ordered for field in self._fields(envelope, now)]
         try:
             refused = self._session.run(PUBLISH, (), fields)
         except TransportError as error:
-            error.nothing_sent = error.nothing_sent and len(others) == len(envelopes)
+            error.nothing_sent = error.nothing_sent and len(by_script) == len(envelopes)
             raise
-        return [others[position - 1] for position in refused]
+        return [ordered[position - 1] for position in refused]
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         """Take up to `limit` messages: fewer when they are large, because one call moves about 16 MiB."""
@@ -244,6 +253,12 @@ class RedisTransport:
         self._session.drop()
 
     # ---- publishing ----
+
+    def _refuse_reserved(self, queues: Collection[str]) -> None:
+        """A list in the place of such a key would stop every worker; lua/common.lua has the same rule."""
+        for queue in queues:
+            if queue in self._reserved or queue.startswith(("qworker:", "_kombu.")):
+                raise ConfigError(f"{queue!r} is a key of the transport itself and cannot be a queue's name")
 
     def _declarations(self, queues: Collection[str]) -> list[Command]:
         """Register queues in both of kombu's binding sets, once per connection."""

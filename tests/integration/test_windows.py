@@ -177,6 +177,20 @@ def test_what_follows_a_run_is_published_once_wherever_the_worker_is_killed(
     assert [len(messages(second.format(name))) for name in names] == [1] * 3
 
 
+@pytest.mark.parametrize("task", ["shop.once", "shop.noted"])
+def test_a_link_to_a_key_that_is_no_queue_holds_up_nobody(shop: Shop, task: str) -> None:
+    link = {"task": "shop.noted", "args": ["next"], "immutable": True, "options": {"queue": "unacked"}}
+    (shop.folder / "x").touch()
+    shop.publish(Envelope("hipri", encode_task(task, ["x"], task_id="first", queue="hipri", chain=[link])))
+    worker = shop.worker("-c", "2", "-Q", "hipri")
+    shop.task("gate").delay("go")  # the key of what is in flight exists
+    (letter,) = wait_until(shop.dead, "the link is set aside")
+    assert (letter.queue, letter.reason) == ("unacked", "queue_unusable")
+    (shop.folder / "go").touch()
+    assert shop.task("add").delay(1).get(timeout=10) == 1
+    assert "refused" not in worker.log
+
+
 def test_a_message_that_takes_whole_workers_down_is_dead_lettered_after_the_third(any_shop: Shop) -> None:
     add_tasks(any_shop)
     lease = {"TEST_LEASE": "1"}

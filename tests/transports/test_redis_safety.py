@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from qworker.core.errors import LeaseLost, TransportError
+from qworker.core.errors import ConfigError, LeaseLost, TransportError
 from qworker.transports import Ack, Rejection
 
 from support import RedisServer
@@ -75,6 +75,32 @@ def test_publishing_to_a_key_that_is_no_list_is_an_error(open_redis: Open, behin
         producer.publish([envelope(1, "taken")])
     producer.publish([envelope(2)])
     assert producer.depths(["hipri"]) == {"hipri": 1}
+
+
+def test_what_a_worker_publishes_for_a_key_that_is_no_list_becomes_a_dead_letter_and_is_not_sent_again(
+    open_redis: Open, behind: redis.Redis
+) -> None:
+    behind.set("taken", "by somebody else")
+    ours = open_redis("w/1")
+    ours.publish([envelope(1), envelope(2, "taken"), envelope(3), envelope(5, front=True), envelope(6, front=True)])
+    (letter,) = ours.dead_letters()
+    assert (numbers_of([letter]), letter.reason) == ([2], "queue_unusable")
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [5, 6, 1, 3]
+
+
+RESERVED = ["unacked", "unacked_index", "unacked_mutex", "qworker:leases", "_kombu.binding.hipri"]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_a_queue_cannot_have_the_name_of_a_key_that_the_transport_needs(name: str, open_redis: Open) -> None:
+    """A list there, on an empty server, would stop every worker for good, Celery's as well."""
+    with pytest.raises(ConfigError, match="cannot be a queue's name"):
+        open_redis().publish([envelope(1, name)])
+    ours = open_redis("w/1")
+    ours.publish([envelope(1, name), envelope(2)])
+    (delivery,) = ours.reserve(["hipri"], 9)
+    assert ours.ack([Ack(delivery, [envelope(3, name)])]).done == 1
+    assert sorted(numbers_of(ours.dead_letters())) == [1, 3]
 
 
 def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisServer, open_redis: Open) -> None:

@@ -174,10 +174,22 @@ local function bury(token, record, list, envelope, now_ms)
     if any_locks() then release_lock_of(envelope) end
 end
 
+-- Keys of kombu's and of our own. A list in the place of one of them would stop every worker for good.
+local function is_reserved(list)
+    local key = PREFIX .. list
+    if key == UNACKED or key == INDEX or list == 'unacked_mutex' then return true end
+    return string.sub(list, 1, 8) == 'qworker:' or string.sub(list, 1, 7) == '_kombu.'
+end
+
 -- Put a message on its list; true when it stands there. side: B = back (the last to be taken), F = front (the next). A
 -- key that is no list must neither lose the message nor hold up the others: it goes to the dead-letter store.
 local function put(token, list, side, envelope, crashes, now_ms)
-    local done = redis.pcall(side == 'F' and 'RPUSH' or 'LPUSH', PREFIX .. list, envelope)
+    local done
+    if is_reserved(list) then
+        done = {err = 'a key of the transport itself, not a queue'}
+    else
+        done = redis.pcall(side == 'F' and 'RPUSH' or 'LPUSH', PREFIX .. list, envelope)
+    end
     if type(done) == 'number' then
         -- A waiting message's crash count is found by its bytes, which are never touched.
         if crashes > 0 then call('HSET', OWN .. 'crashes:' .. list, redis.sha1hex(envelope), crashes) end

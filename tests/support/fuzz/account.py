@@ -25,10 +25,11 @@ def account(farm: Farm, executor: TaskExecutor, pushed: Sequence[bytes]) -> tupl
     `executor` says what a message is: it has the same application as the worker.
     """
     places, runs, why = farm.places(), farm.runs(), farm.dead_reasons(10 * len(pushed))
+    delayed = places["delayed"] - farm.delayed_before
     ends: Counter[str] = Counter()
     complaints: list[str] = []
     for raw, count in Counter(pushed).items():
-        found = (runs[_digest(raw)], places["dead"][raw], places["delayed"][raw])
+        found = (runs[_digest(raw)], places["dead"][raw], delayed[raw])
         end, allowed = _expected(executor, raw, count)
         ends[end] += count
         if TOO_DEEP in (end, why.get(raw)):  # what is too deep depends on the depth from which it is read

@@ -55,6 +55,8 @@ class Farm:
         self._runs = folder / "runs.txt"
         self._broker = broker
         self._transport: Transport = open_transport(url)
+        #: What waited for its time at the last `clear`.
+        self.delayed_before: Counter[bytes] = Counter()
 
     def publish(self, raws: Sequence[bytes]) -> None:
         """Put these bytes on the queue, in this order."""
@@ -95,6 +97,7 @@ class Farm:
     def clear(self) -> None:
         """Forget what was run, and empty the dead-letter store."""
         self._runs.unlink(missing_ok=True)
+        self.delayed_before = self.places()["delayed"]
         while letters := self._transport.dead_letters(limit=1000):
             self._transport.purge_dead([letter.token for letter in letters])
 
