@@ -79,7 +79,7 @@ def prepare(
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
     unique: bool | None = None,
-    unique_for: float | None = None,
+    unique_for: float | timedelta | None = None,
     **properties: Any,
 ) -> Prepared:
     """Return the envelope for a call of task `name`. The options are those of `Task.apply_async`; see there.
@@ -184,12 +184,13 @@ def _checked_call(task_id: str | None, args: Any, kwargs: Any, headers: Any) -> 
     return task_id
 
 
-def _seal(task_id: str, unique_for: float | None) -> str:
+def _seal(task_id: str, unique_for: float | timedelta | None) -> str:
     from ..transports import make_seal  # few calls are unique
 
-    if unique_for is not None and not unique_for > 0:
-        raise ValueError(f"unique_for must be a number of seconds above 0, not {unique_for!r}")
-    return make_seal(task_id, unique_for)
+    lasts_s = unique_for.total_seconds() if isinstance(unique_for, timedelta) else unique_for
+    if lasts_s is not None and not lasts_s > 0:
+        raise ValueError(f"unique_for must be more than 0 seconds, not {unique_for!r}")
+    return make_seal(task_id, lasts_s)
 
 
 def _current_lineage(app: App) -> Lineage:

@@ -170,7 +170,7 @@ class Task(Generic[P, R]):
         link_error: Any = None,
         add_to_parent: bool = True,
         unique: bool | None = None,
-        unique_for: float | None = None,
+        unique_for: float | timedelta | None = None,
         **properties: Any,
     ) -> ResultHandle[R]:
         """Send the task to a worker and return the handle of its result.

@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 UNIQUE_FOR_S: Final = 86400.0
 
 # The form in which both json modules of the wire write it. Elsewhere in an envelope quotes have a backslash.
-_HEADER: Final = re.compile(rb'"unique": "([0-9a-f]+)-([0-9a-f]+)-([0-9]+)"')
+_LONGEST_MS: Final = 10**15 - 1
+_HEADER: Final = re.compile(rb'"unique": "([0-9a-f]{40})-([0-9a-f]{16})-([0-9]{1,15})"')
 
 
 class Seal(NamedTuple):
@@ -33,7 +34,7 @@ class Seal(NamedTuple):
 def make_seal(task_id: str, lasts_s: float | None = None) -> str:
     """Return the value of the header `unique` for a new message."""
     digest = hashlib.sha1(id_bytes(task_id), usedforsecurity=False).hexdigest()
-    lasts_ms = max(1, round((UNIQUE_FOR_S if lasts_s is None else lasts_s) * 1000))
+    lasts_ms = max(1, round(min((UNIQUE_FOR_S if lasts_s is None else lasts_s) * 1000, _LONGEST_MS)))
     return f"{digest}-{secrets.token_hex(8)}-{lasts_ms}"
 
 

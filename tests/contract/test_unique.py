@@ -17,6 +17,18 @@ from support.waiting import wait_until
 
 FAR = 4_000_000_000.0
 
+# Headers that are not ours, or forged.
+_LOCK = b"a" * 40 + b"-" + b"b" * 16
+STRANGERS = [
+    b'"unique": "nonce"',
+    b'"unique": true',
+    b'"unique": "12-34-56"',
+    b'"unique": {"unique": "' + _LOCK + b'-1"}',
+    b'"unique": "' + _LOCK + b"-" + b"9" * 5000 + b'"',
+    b'"unique": "' + _LOCK + b'-999999999999999"',
+    b'"unique": "' + _LOCK + b'-0"',
+]
+
 
 def unique(task_id: str = "a", number: int = 0, *, lasts_s: float | None = None, **rest: Any) -> Envelope:
     """A message that bears a lock of its own; `rest` goes to Envelope."""
@@ -204,8 +216,8 @@ def test_producers_that_publish_at_the_same_instant_publish_once(broker: Broker,
     assert len(broker.places()) == 20
 
 
-@pytest.mark.parametrize("header", [b'"unique": "nonce"', b'"unique": "12-zz-3"', b'"unique": {"unique": "ab-cd-0"}'])
-def test_a_header_of_somebody_else_is_no_lock_or_harms_nobody(
+@pytest.mark.parametrize("header", STRANGERS)
+def test_a_header_of_somebody_else_harms_nobody(
     header: bytes, broker: Broker, producer: Transport, ours: Transport
 ) -> None:
     producer.publish([unique()])

@@ -131,7 +131,7 @@ local function seal_of(envelope)
         local _, last = string.find(envelope, '"unique": "', at, true)
         if not last then return nil end
         local name, nonce, lasts_ms = string.match(envelope, '^(%x+)%-(%x+)%-(%d+)"', last + 1)
-        if name then return name, nonce, tonumber(lasts_ms) end
+        if name and #name == 40 and #nonce == 16 and #lasts_ms <= 15 then return name, nonce, tonumber(lasts_ms) end
         at = last + 1
     end
 end
