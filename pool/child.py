@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.clock import follow_broker
+from ..signals import keep_offering
 from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
@@ -64,14 +65,16 @@ class MasterGone(Exception):
     """End-of-file from the master: nothing that this child could report would be heard."""
 
 
-def child_main(runtime: Runtime, slot: int, work: socket.socket, talk: socket.socket, table_fd: int) -> None:
+def child_main(
+    runtime: Runtime, slot: int, work: socket.socket, talk: socket.socket, table_fd: int, stack_fd: int
+) -> None:
     """Run one child until EXIT or end-of-file. Never returns an exception of a task."""
     # The application may have set a default time-out for sockets.
     work.setblocking(True)
     talk.setblocking(True)
     table = SlotTable(table_fd)
     follow_broker(table.broker_base)
-    child = _Child(runtime.executor, slot, work, talk, table)
+    child = _Child(runtime.executor, slot, work, talk, table, stack_fd)
     try:
         runtime.start(slot, child)
     except Exception:  # user code (worker_process_init) may raise anything: the master stops with its traceback
@@ -85,13 +88,20 @@ def child_main(runtime: Runtime, slot: int, work: socket.socket, talk: socket.so
 
 class _Child:
     def __init__(
-        self, executor: Executor, slot: int, work: socket.socket, talk: socket.socket, table: SlotTable
+        self,
+        executor: Executor,
+        slot: int,
+        work: socket.socket,
+        talk: socket.socket,
+        table: SlotTable,
+        stack_fd: int,
     ) -> None:
         self._executor = executor
         self._slot = slot
         self._work = work
         self._talk = talk
         self._table = table
+        self._stack_fd = stack_fd
         self._pid = os.getpid()
         self._seq = 0
         self._idle_title = f"child {slot + 1} idle"
@@ -147,6 +157,7 @@ class _Child:
         self._table.begin(self._slot, seq, started, job.text.encode("utf-8", "replace"))
         if job.soft_s or job.hard_s:
             self._talk.sendall(pack_limits(seq, job.soft_s, job.hard_s, job.acks_on_timeout, job.stores))
+        keep_offering(self._stack_fd)  # the task before may have changed any signal's handling
         set_title(self._title + job.text)
         try:
             return job.run()

@@ -172,7 +172,8 @@ class _Spawner:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         die_with_parent(parent_pid)
         offer_stacks(stack_fd)
-        child_main(self._runtime, slot, socket.socket(fileno=work_fd), socket.socket(fileno=talk_fd), self._table_fd)
+        work, talk = socket.socket(fileno=work_fd), socket.socket(fileno=talk_fd)
+        child_main(self._runtime, slot, work, talk, self._table_fd, stack_fd)
         sys.stdout.flush()
 
     def _reap(self) -> None:

@@ -4,13 +4,14 @@ from .mask import blocked
 from .orphans import reap_strangers
 from .pipe import SignalPipe
 from .quiet import GROUP_SIGNALS, ignore_group_signals
-from .stacks import offer_stacks, own_stacks
+from .stacks import keep_offering, offer_stacks, own_stacks
 
 __all__ = [
     "GROUP_SIGNALS",
     "SignalPipe",
     "blocked",
     "ignore_group_signals",
+    "keep_offering",
     "offer_stacks",
     "own_stacks",
     "reap_strangers",

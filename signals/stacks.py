@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+from types import FrameType
 from typing import Final
 
 #: By this signal a child is asked for its stacks.
@@ -12,8 +13,20 @@ SIGNAL: Final = signal.SIGUSR1
 
 def offer_stacks(fd: int) -> None:
     """Write the stacks of this process to `fd` on SIGUSR1 and when it dies of a fault (SIGSEGV, SIGABRT, SIGBUS, …)."""
+    signal.signal(SIGNAL, _offered)  # a mark: whoever sets another handler changes what `getsignal` says
     faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
     faulthandler.enable(file=fd, all_threads=True)
+
+
+def keep_offering(fd: int) -> None:
+    """Offer them again if the signal has been given another meaning since; without one it would end this process."""
+    if signal.getsignal(SIGNAL) is not _offered:
+        faulthandler.unregister(SIGNAL)
+        offer_stacks(fd)
+
+
+def _offered(signum: int, frame: FrameType | None) -> None:
+    """Never called while stacks are offered: C code answers."""
 
 
 def own_stacks() -> str:

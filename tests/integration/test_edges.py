@@ -46,6 +46,18 @@ def test_a_task_after_one_that_changed_signal_handlers_can_still_be_cut(shop: Sh
     assert shop.ran() == ["start go", "finally go"]
 
 
+def test_a_task_after_one_that_changed_signal_handlers_survives_a_look_at_its_stack(shop: Shop) -> None:
+    worker = shop.worker("-c", "1", "-Q", "hipri")
+    assert shop.task("edge").delay("signal handlers").get(timeout=20) == "signal handlers"
+    result = shop.task("gate").delay("go")
+    wait_until(lambda: shop.ran() == ["start go"], "the task runs")
+    worker.signal(signal.SIGUSR1)
+    worker.wait_log("in wait_for")
+    (shop.folder / "go").touch()
+    assert result.get(timeout=10) == "go"
+    assert shop.ran() == ["start go", "end go"]
+
+
 def test_as_process_1_it_reaps_orphans_and_answers_term(sqlite_shop: Shop) -> None:
     unshare = shutil.which("unshare")
     allowed = unshare and subprocess.run([unshare, "--pid", "--fork", "true"], capture_output=True).returncode == 0
