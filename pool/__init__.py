@@ -4,13 +4,14 @@ from .channel import Channel
 from .child import Executor, Job, Runtime
 from .handle import SpawnerHandle
 from .pace import Pace
-from .slots import MAX_SLOTS, Running, SlotTable
+from .slots import MAX_SLOTS, TABLE_SLOTS, Running, SlotTable
 from .spawner import Boot
 from .titles import set_title
 from .wire import Say, Tell, pack_exit, pack_task, unpack_limits, unpack_outcome, unpack_state
 
 __all__ = [
     "MAX_SLOTS",
+    "TABLE_SLOTS",
     "Boot",
     "Channel",
     "Executor",

@@ -22,8 +22,10 @@ _TEXT_BYTES: Final = 200  # 18 + 200 + 9 bytes fit the slot
 _SLOT_BYTES: Final = 256
 #: More children than this in one worker are refused (the file is sparse: unused slots cost nothing).
 MAX_SLOTS: Final = 1024
+#: While children are replaced, and after a reload, there are more of them than there should be.
+TABLE_SLOTS: Final = 4 * MAX_SLOTS
 #: Behind the slots: until when the worker's lease is certain.
-_LEASE_AT: Final = _SLOT_BYTES * MAX_SLOTS
+_LEASE_AT: Final = _SLOT_BYTES * TABLE_SLOTS
 _LEASE: Final = struct.Struct("<d")
 _STOPPING_AT: Final = _LEASE_AT + 8
 #: What the clock's `boottime` lacks to the broker's time of day, 0 = not known.
@@ -91,7 +93,7 @@ class SlotTable:
     def give_order(self, slot: int, seq: int, order: int) -> None:
         """Order the run of message `seq` in `slot` to stop (`tasks.interrupts.Order`).
 
-        Written by the consumer thread.
+        Written by the consumer thread, and by the master's at the moment of a cold stop.
         """
         _ORDER.pack_into(self._map, slot * _SLOT_BYTES + _ORDER_AT, seq, order)
 

@@ -378,6 +378,7 @@ class Consumer:
         """Ask a child to leave once it has nothing to do."""
         if seat.is_ready and not seat.is_leaving and seat.load == 0:
             seat.is_leaving = seat.channel.send_exit()
+            self._enforcer.expect_end(seat)
 
     # -- the master's letters ------------------------------------------------------------------------------
 

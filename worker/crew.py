@@ -15,7 +15,8 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ..pool import Channel
+from ..pool import TABLE_SLOTS, Channel, SlotTable
+from ..tasks import Order
 from .mailbox import Mailbox
 from .outcomes import Death
 
@@ -131,6 +132,8 @@ class Crew:
 
     def _fork(self, spawner: Spawner) -> bool:
         index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
+        if index >= TABLE_SLOTS:  # many old generations are at work: wait for places
+            return False
         channel = Channel(index, self._serial + 1)
         if not spawner.fork(index, *channel.child_ends()):
             channel.close()
@@ -228,6 +231,25 @@ class Crew:
         """SIGKILL for every child and whatever its task has started in the same process group."""
         for slot in self._slots.values():
             _kill_group(slot.pid)
+
+    def cut(self, table: SlotTable) -> None:
+        """Have WorkerShutdown raised in what runs now.
+
+        The consumer sees to it as well, and until it has succeeded; but it may be waiting for a broker that does not
+        answer, while the time of the cold stop runs.
+        """
+        for slot in self._slots.values():
+            running = table.read(slot.index)
+            if running is not None:
+                table.give_order(slot.index, running.seq, Order.SHUTDOWN)
+                slot.spawner.signal(slot.index, signal.SIGUSR2)
+
+    def end(self) -> None:
+        """The hard stop: kill everybody, and take them for dead at once. The spawner may be stuck and never tell."""
+        self.kill()
+        for slot in self._slots.values():
+            self._mailbox.post("died", serial=slot.serial, death=Death(None, is_ours=True))
+        self._slots.clear()
 
     def signal(self, index: int, serial: int, number: int) -> None:
         """Signal this slot's child, if it is still the one that is meant."""

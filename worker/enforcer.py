@@ -25,6 +25,8 @@ logger = logging.getLogger("qworker.worker")
 REPEAT_S: Final = 0.1
 #: Between the signal that has a child write its stack and the one that ends it.
 STACK_S: Final = 0.05
+#: How long a child that has nothing to do may take to leave.
+LEAVE_S: Final = 5.0
 
 
 class Enforcer:
@@ -91,6 +93,8 @@ class Enforcer:
                 self._kill(serial)
 
     def _order(self, seat: Seat, seq: int, order: Order) -> None:
+        if self._orders.get(seat.channel.serial) == (seq, Order.SHUTDOWN):
+            return  # a soft limit must not make it forget that the worker stops
         self._table.give_order(seat.channel.slot, seq, order)
         self._orders[seat.channel.serial] = (seq, order)
         self._repeat_at = self._clock.monotonic() + REPEAT_S
@@ -113,6 +117,10 @@ class Enforcer:
         self._ledger.put_back(self._dispatcher.take_back(seat))
         self.ask_stack(seat, "before it is killed")
         self._kills[seat.channel.serial] = now + 2 * STACK_S
+
+    def expect_end(self, seat: Seat) -> None:
+        """A child with nothing to do has been asked to leave: one that does not (it may be frozen) is killed."""
+        self._kills.setdefault(seat.channel.serial, self._clock.monotonic() + LEAVE_S)
 
     def ask_stack(self, seat: Seat, occasion: str) -> None:
         """Have a child write its stacks, by C code, whatever it is busy with; they are in the log a moment later."""
@@ -142,8 +150,11 @@ class Enforcer:
 
     def _kill(self, serial: int) -> None:
         seat = self._dispatcher.seats.get(serial)
-        if seat is not None:
-            self._signal_child(seat, signal.SIGKILL)
+        if seat is None:
+            return
+        if not seat.condemned_for:
+            logger.warning("child %d was asked to leave and has not left: it is killed", seat.channel.slot + 1)
+        self._signal_child(seat, signal.SIGKILL)
 
     def _tell(self, entry: Entry, text: str, level: int) -> None:
         task_id, task = identify(entry.delivery.raw)

@@ -33,11 +33,19 @@ class Lifecycle:
     stop waits.
     """
 
-    def __init__(self, mailbox: Mailbox, table: SlotTable, clock: Clock, kill_children: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        table: SlotTable,
+        clock: Clock,
+        cut_runs: Callable[[], None],
+        end_children: Callable[[], None],
+    ) -> None:
         self._mailbox = mailbox
         self._table = table
         self._clock = clock
-        self._kill_children = kill_children
+        self._cut_runs = cut_runs
+        self._end_children = end_children
         self.phase = Phase.STARTING
         self.deadline = math.inf  # of the present phase, on the monotonic clock
         self.exit_code: ExitCode | None = None
@@ -108,13 +116,14 @@ class Lifecycle:
         logger.warning("cold shutdown: running tasks are interrupted, and killed after %g s", COLD_S)
         self._drain()
         self._mailbox.post("cut")
+        self._cut_runs()
         self.deadline = self._clock.monotonic() + COLD_S
 
     def _begin_hard(self) -> None:
         if self.has_consumer:
             logger.warning("hard shutdown: children are killed, their messages go back")
         self._drain()
-        self._kill_children()
+        self._end_children()
         self.deadline = self._clock.monotonic() + HARD_S
 
     def _begin_stopped(self) -> None:

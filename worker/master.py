@@ -82,7 +82,7 @@ class Master:
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
         self._table = SlotTable.create()
-        self._life = Lifecycle(self._mailbox, self._table, clock, self._kill)
+        self._life = Lifecycle(self._mailbox, self._table, clock, self._cut_runs, self._end_children)
         self._generations = Generations(start_spawner, self._table, clock)
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
@@ -154,7 +154,7 @@ class Master:
         act = _ON_SIGNAL.get(number)
         if act is None:
             self._life.move(self._events[number])
-        elif self._crew is None or self._life.is_stopping:
+        elif self._crew is None or (self._life.is_stopping and number != signal.SIGUSR1):
             logger.info("%s has no effect now: the worker is %s", number.name, self.phase.value)
         else:
             act(self, self._crew)
@@ -333,6 +333,14 @@ class Master:
         self._kill()
         self._generations.close(SPAWNER_S)
         self.close()
+
+    def _cut_runs(self) -> None:
+        if self._crew is not None:
+            self._crew.cut(self._table)
+
+    def _end_children(self) -> None:
+        if self._crew is not None:
+            self._crew.end()
 
     def _kill(self) -> None:
         if self._crew is not None:

@@ -155,7 +155,8 @@ class Outcomes:
         elif outcome.action is Action.PARK:
             self._settler.requeue(entry, due=outcome.due)
         else:
-            self._note_cut(entry, outcome.task_id)
+            # Only a stop cuts a run that can still say so; this thread may not have heard of the stop yet.
+            self._note_cut(entry, outcome.task_id, is_by_stop=True)
             self._settler.requeue(entry)
 
     def _on_begin(self, seat: Seat, seq: int, kind: Say) -> None:
@@ -218,15 +219,15 @@ class Outcomes:
 
     def _interrupted(self, entry: Entry) -> None:
         lost = lost_outcome(entry.delivery.raw, WorkerLostError("cut by a cold stop"), {}, self._final_tasks)
-        self._note_cut(entry, lost.task_id)
+        self._note_cut(entry, lost.task_id, is_by_stop=self.is_draining)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
         self._settler.requeue(entry)
 
-    def _note_cut(self, entry: Entry, task_id: str) -> None:
+    def _note_cut(self, entry: Entry, task_id: str, *, is_by_stop: bool) -> None:
         fate = "it is not run again (acks_late=False)" if entry.acked else "it is to run again"
         logger.warning("Task %s[%s] was cut: %s", identify(entry.delivery.raw).task, task_id, fate)
-        if self.is_draining:
+        if is_by_stop:
             self.cut.append(task_id)
 
     def _condemned(self, seat: Seat, entry: Entry, death: Death) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from ..core.clock import Clock
+from ..pool import MAX_SLOTS
 from .autoscale import Autoscale
 from .crew import Crew
 from .mailbox import Mailbox
@@ -65,6 +66,9 @@ class Upkeep:
 
     def grow(self, size: int) -> None:
         """So many children from now on, more than before."""
+        if size > MAX_SLOTS:
+            logger.info("%d children are the most that one worker can have: no more", MAX_SLOTS)
+            return
         self._crew.size = size
         logger.info("the pool grows to %d children", size)
 

@@ -112,6 +112,10 @@ def test_usr1_writes_the_stacks_of_master_and_children_with_what_they_run(sqlite
     assert f"running: {result.id} shop.gate" in worker.log
     assert "running: nothing" in worker.log
     assert "consumer.py" in worker.log
+    worker.signal(signal.SIGTERM)
+    worker.wait_log("warm shutdown")
+    worker.signal(signal.SIGUSR1)
+    worker.wait_log("in wait_for", times=2)
     (sqlite_shop.folder / "go").touch()
     assert result.get(timeout=10) == "go"
-    assert worker.stop() == 0
+    assert worker.wait() == 0

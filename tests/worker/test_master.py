@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qworker.pool import SlotTable
+from qworker.pool import MAX_SLOTS, SlotTable
 from qworker.testing import FakeClock
 from qworker.worker import ExitCode, Phase
 from qworker.worker.consumer import Notice
@@ -290,6 +290,16 @@ def test_surplus_children_are_shed_one_at_a_time_until_the_size_is_right(stage: 
     assert stage.letters() == []
     stage.report("exited", slot=0, pid=NOBODY, status=0, peak_kib=1)
     assert stage.spawners[0].forked == [0, 1, 2]
+
+
+def test_the_pool_grows_no_further_than_there_are_slots(stage: Stage) -> None:
+    stage.run()
+    assert stage.master._crew is not None
+    stage.master._crew._size = MAX_SLOTS
+    stage.master._crew._slots.clear()
+    stage.spawners[0].fork = lambda slot, *fds: False  # type: ignore[method-assign]
+    stage.signal(signal.SIGTTIN)
+    assert stage.master._crew.size == MAX_SLOTS
 
 
 def test_an_unreachable_broker_ends_it_with_69(stage: Stage) -> None:
