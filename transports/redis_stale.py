@@ -132,12 +132,19 @@ class StaleEntries:
         return read, dict(zip(wanted, found, strict=True))
 
     def _move(self, entries: Sequence[tuple[bytes, bytes, bytes | None]]) -> tuple[int, int]:
+        """How many came back, and how many tags have left the index."""
         bindings: dict[str, list[tuple[str, str, str]]] = {}
         arguments: list[str | int | bytes] = []
         for tag, score, entry in entries:
             digest = "" if entry is None else hashlib.sha1(entry, usedforsecurity=False).hexdigest()
             arguments += (tag, score, digest, *self._destination(entry or b"", bindings))
-        restored, left = self._session.run(RESTORE, (), arguments)
+        restored, buried, left = self._session.run(RESTORE, (), arguments)
+        if buried:
+            logger.warning(
+                "%d messages of a vanished Celery worker lead to no queue, or cannot be read: they are kept in the "
+                "dead-letter store",
+                buried,
+            )
         return int(restored), int(left)
 
     def _destination(self, raw: bytes, bindings: dict[str, list[tuple[str, str, str]]]) -> list[str | int | bytes]:
@@ -148,12 +155,6 @@ class StaleEntries:
         found: list[str | int | bytes] = [entry.start + 1, entry.end, self._token()]
         if lists := self._lists(entry, bindings):
             return [*found, len(lists), *lists]
-        logger.warning(
-            "a message that a vanished Celery worker held leads to no queue (exchange %r, routing key %r): it is kept "
-            "in the dead-letter store",
-            entry.exchange,
-            entry.routing_key,
-        )
         details = {"exchange": entry.exchange, "routing_key": entry.routing_key}
         back = self._names.list_of(entry.routing_key, entry.priority) if entry.routing_key else ""
         return [*found, 0, _record(UNROUTABLE, entry.routing_key, details), back]

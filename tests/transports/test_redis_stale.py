@@ -152,7 +152,9 @@ def test_a_named_exchange_leads_to_the_queues_that_are_bound_to_it(
     assert ours.depths(["q1", "other"]) == {"q1": 1, "other": 0}
 
 
-def test_what_leads_nowhere_is_kept_as_a_dead_letter(channel: Any, open_redis: Open, behind: redis.Redis) -> None:
+def test_what_leads_nowhere_is_kept_as_a_dead_letter(
+    channel: Any, open_redis: Open, behind: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     ours = open_redis("w/1")
     exchange = kombu.Exchange("trade", "direct")
     kombu.Queue("q1", exchange, routing_key="orders")(channel).declare()
@@ -164,6 +166,7 @@ def test_what_leads_nowhere_is_kept_as_a_dead_letter(channel: Any, open_redis: O
     assert restored(ours) == 0
     (letter,) = ours.dead_letters()
     assert (letter.reason, letter.queue, letter.raw) == ("unroutable", "orders", raw)
+    assert "1 messages of a vanished Celery worker lead to no queue" in caplog.text
     assert letter.details == {"exchange": "trade", "routing_key": "orders"}
     assert behind.hlen("unacked") == behind.zcard("unacked_index") == 0
     assert ours.requeue_dead([letter.token]) == 1

@@ -2,11 +2,12 @@
 --
 -- ARGV: 6… for each entry: tag, score, SHA-1 of its bytes ('' = there is none), first and last byte of the envelope,
 -- token for the dead-letter store, how many lists, then these; or, with no lists, the dead letter's JSON record and the
--- list that it would go back to ('' = none). Returns {how many came back, how many tags have left the index}.
+-- list that it would go back to ('' = none). Returns {how many came back, how many became dead letters, how many tags
+-- have left the index}.
 
 go_on_when_full()
 local now_s, now_ms = now_s_ms()
-local restored, left = 0, 0
+local restored, buried, left = 0, 0, 0
 
 local function is_unchanged(tag, score, digest, entry)
     local current = call('ZSCORE', INDEX, tag)
@@ -21,6 +22,7 @@ while at <= #ARGV do
         local envelope = entry and string.sub(entry, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]))
         if envelope and count == 0 then
             bury(token, ARGV[at + 7], ARGV[at + 8], envelope, now_ms)
+            buried = buried + 1
         elseif envelope then
             for i = 1, count do put(token .. '-' .. i, ARGV[at + 6 + i], 'F', envelope, 0, now_ms) end
             restored = restored + 1
@@ -31,4 +33,4 @@ while at <= #ARGV do
     end
     at = at + 7 + (count == 0 and 2 or count)
 end
-return {restored, left}
+return {restored, buried, left}
