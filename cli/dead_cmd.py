@@ -169,9 +169,14 @@ def _facts(letter: DeadLetter) -> dict[str, Any]:
     return {**dict(zip(_COLUMNS, values, strict=True)), "token": letter.token}
 
 
+def _visible(text: str) -> str:
+    """One line, whatever a stranger put into it."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 def _cut(text: str) -> str:
-    """Short enough for a column, and one line whatever a stranger put into it."""
-    text = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    """Short enough for a column."""
+    text = _visible(text)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
@@ -180,17 +185,21 @@ def _description(row: _Row) -> str:
     raw = row.letter.raw
     facts = {**row.facts, **row.letter.details, "bytes": len(raw)}
     long = {name: facts.pop(name) for name in list(facts) if isinstance(facts[name], str) and "\n" in facts[name]}
-    lines = [f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()]
-    lines.append("headers: " + json.dumps(_headers(raw), ensure_ascii=False))
+    lines = [
+        f"{name}: {_visible(value) if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()
+    ]
+    lines.append(f"headers: {_headers(raw)}")
     lines += [f"{name}:\n{value.rstrip()}" for name, value in long.items()]
     return "\n".join(lines)
 
 
-def _headers(raw: bytes) -> Any:
+def _headers(raw: bytes) -> str:
+    """As JSON, with what a terminal would obey or cannot show escaped."""
     try:
-        return json.loads(raw).get("headers")
+        text = json.dumps(json.loads(raw).get("headers"), ensure_ascii=False)
     except (ValueError, AttributeError, RecursionError):
-        return None  # whatever it is, it is no envelope: that is why it is here
+        return "null"  # whatever it is, it is no envelope: that is why it is here
+    return text if text.isprintable() else json.dumps(json.loads(text))
 
 
 def _age(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:

@@ -124,6 +124,16 @@ class TestList:
         assert [delivery.raw for delivery in waiting(behind)] == [b"\xff garbage"]
 
 
+def test_show_escapes_what_a_terminal_would_obey_or_cannot_show(dead: Qworker, behind: Transport) -> None:
+    raw = b'{"headers": {"task": "t", "id": "odd", "note": "\\ud800 \xc2\x9b31m \xc3\xa9"}}'
+    behind.publish([Envelope("hipri", raw)])
+    behind.reject([Rejection(delivery, "undecodable") for delivery in waiting(behind)])
+
+    ended = dead("show", "odd")
+    assert ended.code == 0
+    assert r'"note": "\ud800 \u009b31m \u00e9"' in ended.out
+
+
 def test_show_tells_signal_memory_traceback_and_headers(dead: Qworker, bury: Bury) -> None:
     bury("t1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from qworker.cli.entry import run
 from qworker.tasks import TaskExecutor
 
 from support import RedisServer, Worker
 from support.brokers import InRedis, InSqlite
 from support.chaos.scale import scaled
-from support.chaos_table import row
+from support.chaos_table import row as table_row
 from support.fuzz import Farm, Mutator, account, executor_in, made_messages
 
 pytestmark = pytest.mark.chaos
@@ -57,6 +59,7 @@ def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for
     start: Callable[[], Worker],
     seed: int,
     record_property: Callable[[str, object], None],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     worker = start()
     total: Counter[str] = Counter()
@@ -77,7 +80,7 @@ def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for
     assert total.total() == ROUND * ROUNDS
     kinds = {name: total[name] for name in ("run", "expired", "delayed")}
     kinds["dead-lettered"] = total.total() - sum(kinds.values())
-    row(
+    table_row(
         record_property, f"fuzz, {farm.name}", f"{total.total()} mutated messages", kinds,
         lost=0, repeated=0, seed=seed,
     )  # fmt: skip
@@ -88,7 +91,22 @@ def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for
         assert {child.pid for child in worker.children()} == children
     assert worker.stop() == 0
     dead = farm.places()["dead"]
+    check_commands(farm, capfd, dead.total())
     assert farm.requeue_dead(10 * ROUND) == dead.total()
     places = farm.places()
     assert not places["dead"]
     assert dead - places["ready"] == {}, "requeueing puts the original bytes back"
+
+
+def check_commands(farm: Farm, capfd: pytest.CaptureFixture[str], count: int) -> None:
+    """The command line can show every one of them."""
+    capfd.readouterr()
+    assert run(["-b", farm.url, "dead", "list", "--json", "--limit", str(count)]) == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(rows) == count
+    assert run(["-b", farm.url, "dead", "list", "--limit", str(count)]) == 0
+    assert capfd.readouterr().out.count("\n") == count + 1
+    for row in rows[: scaled(50, 500)]:
+        assert run(["-b", farm.url, "dead", "show", row["token"]]) == 0
+        shown = capfd.readouterr().out
+        assert [line for line in shown.splitlines() if not line.isprintable()] == []

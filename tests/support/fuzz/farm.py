@@ -51,6 +51,7 @@ class Farm:
 
     def __init__(self, folder: Path, url: str, backend: str, broker: Broker) -> None:
         self.name = "SQLite" if url.startswith("sqlite") else "Redis"
+        self.url = url
         self.app = load_app(folder, broker=url, result_backend=backend)
         self._runs = folder / "runs.txt"
         self._broker = broker

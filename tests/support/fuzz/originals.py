@@ -77,6 +77,8 @@ def _ours() -> list[bytes]:
         call("wapp.ident", 1, serializer="yaml"),
         call("wapp.ident", 1, serializer="msgpack"),
         call("wapp.ident", 1, headers={"unique": "nonce", "qworker_checkpoint": [1]}),
+        call("wapp.flaky", 1, headers={"unique": "ab12-cd34-60000"}),
+        call("wapp.ident", 1, chain=[add], headers={"unique": "ab12-cd34-" + "9" * 400}),
     ]
 
 
