@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ _T = TypeVar("_T")
 _pack: Final = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)
 
 _NOTHING: Final = object()
+_NOTHING_LEFT_BEHIND: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 _READ_SIZE: Final = 1 << 18
 #: Larger ones take noticeable time to send.
 _LARGE: Final = 1 << 18
@@ -237,13 +239,25 @@ class Link:
         try:
             return action()
         except (OSError, hiredis.ProtocolError) as error:
-            self.close()
+            self._abandon()
             raise unreachable(error, self._endpoint, self._endpoint.timeout_s) from error
         except BaseException:
             # Ctrl-C or a time limit's signal in the middle: the reply that is still to come must not be taken for the
             # next one.
-            self.close()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Close, and take back what has not left this host yet.
+
+        The kernel would deliver it when the network is whole again, however late: a result, for example, that meanwhile
+        is somebody else's to store.
+        """
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOTHING_LEFT_BEHIND)
+        except OSError:
+            pass
+        self.close()
 
 
 def _greetings(endpoint: Endpoint) -> list[Command]:
