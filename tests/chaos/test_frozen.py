@@ -18,11 +18,11 @@ LEASE_S = scaled(2.0, 5.0)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["its master alone", "all its processes"])
-@pytest.mark.timeout(scaled(60, 600))
+@pytest.mark.timeout(scaled(120, 600))
 def test_a_worker_that_stood_still_past_its_lease_starts_and_settles_nothing_that_it_has_lost(
     whole: bool, open_office: Callable[..., Office], rng: random.Random, seed: int, record_property: Record
 ) -> None:
-    count, times = scaled(80, 3000), scaled(1, 20)
+    count, times = scaled(80, 1500), scaled(1, 8)
     office = open_office(lease_s=LEASE_S)
     load = Load(office.app, count, rng, longest_s=1.0)
     with Fleet(office.folder, 2, "-c", str(CONCURRENCY), "-Q", QUEUE, "-l", "CRITICAL") as fleet:

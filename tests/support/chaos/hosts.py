@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from contextlib import ExitStack, closing, contextmanager
+from multiprocessing.connection import Connection
+from typing import Final, Protocol
 
 from ..proxy import Proxy
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
 
 
 class Host(Protocol):
@@ -53,19 +57,41 @@ class Namespace:
 
 
 class Proxied:
-    """This host, with a proxy in front of the broker."""
+    """This host, with a proxy in front of the broker, in a process of its own: the test's own work must not slow it."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, port: int) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(port, theirs), daemon=True)
+        self._process.start()
         self.prefix: Sequence[str] = ()
-        self.url = proxy.url
+        self.url = f"redis://127.0.0.1:{self._pipe.recv()}/0"
 
     def cut(self) -> None:
-        self._proxy.is_black_hole = True
+        self._tell("cut")
 
     def mend(self) -> None:
-        self._proxy.is_black_hole = False
-        self._proxy.reset()  # what the hole has swallowed is missing in the middle of these connections
+        self._tell("mend")
+
+    def close(self) -> None:
+        self._pipe.send("end")
+        self._process.join(10)
+        self._process.close()
+        self._pipe.close()
+
+    def _tell(self, word: str) -> None:
+        self._pipe.send(word)
+        self._pipe.recv()
+
+
+def _serve(port: int, pipe: Connection) -> None:
+    """Run a proxy until told to end."""
+    with Proxy(port) as proxy:
+        pipe.send(proxy.port)
+        while (word := pipe.recv()) != "end":
+            proxy.is_black_hole = word == "cut"
+            if word == "mend":
+                proxy.reset()  # what the hole has swallowed is missing in the middle of these connections
+            pipe.send("done")
 
 
 def why_no_namespaces() -> str | None:
@@ -83,19 +109,14 @@ def why_no_namespaces() -> str | None:
 def namespaces(count: int, port: int) -> Iterator[list[Host]]:
     """So many namespaces, all of which reach the port."""
     with ExitStack() as stack:
-        hosts: list[Host] = []
-        for number in range(count):
-            host = Namespace(number, port)
-            stack.callback(host.close)
-            hosts.append(host)
-        yield hosts
+        yield [stack.enter_context(closing(Namespace(number, port))) for number in range(count)]
 
 
 @contextmanager
 def proxied(count: int, port: int) -> Iterator[list[Host]]:
     """So many proxies."""
     with ExitStack() as stack:
-        yield [Proxied(stack.enter_context(Proxy(port))) for _ in range(count)]
+        yield [stack.enter_context(closing(Proxied(port))) for _ in range(count)]
 
 
 def _ip(*arguments: str) -> None:
