@@ -130,10 +130,8 @@ class Link:
         try:
             replies = self.call(*commands)
         except TransportError as error:
-            if isinstance(error.__cause__, ConnectionError):
-                hint = "if it speaks TLS only, write rediss://"
-                if self._endpoint.tls is not None:
-                    hint = "it may want a client certificate; see ssl_certfile"
+            hint = self._hint(error.__cause__)
+            if hint:
                 raise TransportError(f"{error} ({hint})") from error.__cause__
             raise
         for command, reply in zip(commands, replies, strict=True):
@@ -141,6 +139,15 @@ class Link:
             if isinstance(reply, hiredis.ReplyError) and command[0] != "CLIENT":
                 self.close()
                 raise refusal(reply, self._endpoint.shown)
+
+    def _hint(self, reason: BaseException | None) -> str:
+        """What may be meant by a connection that ends in the middle of the first words."""
+        if not isinstance(reason, ConnectionError):
+            return ""
+        tls = self._endpoint.tls
+        if tls is None:
+            return "if it speaks TLS only, write rediss://"
+        return "it may want a client certificate; see ssl_certfile" if not tls.get("ssl_certfile") else ""
 
     def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
         self._used_at = time.monotonic()

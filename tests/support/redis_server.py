@@ -96,7 +96,12 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> RedisServer:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            self._folder.cleanup()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()

@@ -175,7 +175,7 @@ class SentinelSet:
     def _start(self) -> None:
         lock = ("--requirepass", self._password, "--masterauth", self._password) if self._password else ()
         for number in range(1 + self._replicas):
-            follow = ("--replicaof", f"127.0.0.1 {self.servers[0].port}") if number else ()
+            follow = ("--replicaof", "127.0.0.1", str(self.servers[0].port)) if number else ()
             every = ("--repl-diskless-sync-delay", "0", *self._arguments)
             server = RedisServer(*every, *lock, *follow, password=self._password)
             self.servers.append(self._stack.enter_context(server))

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from .redis_server import RedisServer, all_redis, free_port, version_of
 from .waiting import wait_until
 
 #: A server's arguments for `loading`. Before version 7 the command DEBUG is there without asking.
-MAY_LOAD_SLOWLY: tuple[str, ...] = ("--save", "3600 1000000", "--key-load-delay", "0")
+MAY_LOAD_SLOWLY: tuple[str, ...] = ("--save", "3600", "1000000", "--key-load-delay", "0")
 if any(version_of(executable) >= (7,) for executable in all_redis()):
     MAY_LOAD_SLOWLY += ("--enable-debug-command", "yes")
 
@@ -68,11 +70,12 @@ def loading(server: RedisServer) -> Iterator[None]:
     """LOADING: started again with data that take long to load; `server` was started with `MAY_LOAD_SLOWLY`."""
     with server.client() as behind:
         behind.set("filler:0", 0)
-        behind.execute_command("DEBUG", "POPULATE", "12000", "filler", "10")
-        behind.config_set("key-load-delay", "500")
+        # While it loads, it looks at its connections after every 2 MiB.
+        behind.config_set("rdbcompression", "no")
+        behind.execute_command("DEBUG", "POPULATE", "12000", "filler", "1000")
         behind.save()
-    server.restart("--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024", wait=False)
-    with server.client() as behind:
+    server.restart("--key-load-delay", "500", wait=False)
+    with server.client(retry=Retry(NoBackoff(), 0)) as behind:
         wait_until(lambda: _refusal(behind).startswith("LOADING"), "the server is loading")
         yield
         wait_until(lambda: _refusal(behind) == "", "the server has loaded", 40)

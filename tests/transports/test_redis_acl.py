@@ -144,9 +144,10 @@ def test_a_prefix_keeps_two_applications_apart(server: RedisServer, open_redis: 
         transport.connect()
 
 
-def test_a_login_works_over_a_unix_socket(tmp_path: Path, open_redis: Open) -> None:
+@pytest.mark.parametrize("executable", all_redis())
+def test_a_login_works_over_a_unix_socket(tmp_path: Path, open_redis: Open, executable: str) -> None:
     path = tmp_path / "redis.sock"
-    with RedisServer("--unixsocket", str(path)) as server:
+    with RedisServer("--unixsocket", str(path), executable=executable) as server:
         with server.client() as behind:
             behind.execute_command(*shlex.split(lines()["worker"]))
         ours = open_redis("w/1", url=f"redis+socket://worker:password@{path}?virtual_host=1")

@@ -41,7 +41,7 @@ def test_an_append_only_file_that_is_never_synced_is_warned_about(open_redis: Op
     assert "set appendfsync everysec" in warning
 
 
-@pytest.mark.parametrize("arguments", [("--appendonly", "yes"), ("--save", "60 1")], ids=["aof", "snapshots"])
+@pytest.mark.parametrize("arguments", [("--appendonly", "yes"), ("--save", "60", "1")], ids=["aof", "snapshots"])
 def test_a_server_that_keeps_what_it_has_is_not_warned_about(open_redis: Open, arguments: tuple[str, ...]) -> None:
     with RedisServer(*arguments) as server:
         assert warned(open_redis, server) == []
