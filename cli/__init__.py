@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import signal
+from typing import Final, NoReturn
+
+#: What means something to a worker and would end, or stop, another process.
+WORKER_SIGNALS: Final = frozenset(
+    {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    }
+)
 
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    import signal
-
     # The worker counts signals from its first moment: what arrives before its handlers stand waits for them
     # (`signals.SignalPipe`). Every other command lets them through as soon as it is known (`root`).
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
 
     import sys
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import click
 from click.core import ParameterSource
 
+from . import WORKER_SIGNALS
 from .options import OTHER, OTHER_COMMAND, SECTIONS, SHARED, TERSE, SectionOption, worker_options
 
 
@@ -74,7 +75,7 @@ class RootCommand(click.Group):
         if name not in _COMMANDS:
             raise click.UsageError(_unknown(name, self.list_commands(ctx)), ctx)
         _refuse_worker_options(ctx, self.params, name)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -77,6 +77,17 @@ def test_a_signal_in_the_first_moments_ends_with_zero_and_no_traceback(sqlite_sh
         assert "Traceback" not in worker.log
 
 
+def test_other_signals_in_the_first_moments_do_not_end_a_worker(sqlite_shop: Shop) -> None:
+    others = (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP, signal.SIGCONT)
+    worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", ready=False)
+    wait_until(lambda: _has_begun(worker.pid), "the interpreter runs our code")
+    for number in others:
+        worker.signal(number)
+    worker.wait_ready()
+    assert sqlite_shop.task("add").delay(1).get(timeout=10) == 1
+    assert worker.stop() == 0
+
+
 def _ends(worker: Worker, number: signal.Signals) -> int:
     worker.signal(number)
     return worker.wait(10)
