@@ -64,7 +64,7 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
 ) -> None:
     rounds = scaled(1, 10)
     office = open_office(server=open_server, lease_s=LEASE_S)
-    load = Load(office.app, scaled(120, 3000), rng)
+    load = Load(office.app, scaled(120, 2000), rng, longest_s=0.8)
     with Fleet(office.folder, HOSTS, "-c", str(CONCURRENCY), "-Q", QUEUE, "-l", "CRITICAL", hosts=hosts) as fleet:
         fleet.wait_ready()
         storm(
@@ -80,7 +80,7 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
         {"cut off": rounds, "paused": rounds, "killed": rounds},
         lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + fleet.complaints == []
+    assert verdict.complaints + fleet.complaints == [], fleet.faults
     assert verdict.vanished <= rounds * HOSTS * CONCURRENCY
     assert verdict.repeated > 0
 

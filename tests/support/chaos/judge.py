@@ -301,10 +301,12 @@ class _Case:
                 continue
             if told not in ended:
                 self._complain(f"result: that of {task.id} is {told!r}, and the runs that ended are {sorted(ended)}")
-            elif any(not isinstance(self._cause(run), Silence) for run in ended.values()) and isinstance(
-                self._cause(ended[told]), Silence
-            ):
-                self._complain(f"result: that of {task.id} is of a run whose worker had lost it: {_told(ended[told])}")
+            elif self._had_lost(ended[told]) and not all(map(self._had_lost, ended.values())):
+                runs = "; ".join(map(_told, ended.values()))
+                self._complain(f"result: that of {task.id} is {told}'s, whose worker had lost it; all runs: {runs}")
+
+    def _had_lost(self, run: Run) -> bool:
+        return isinstance(self._cause(run), Silence)
 
     def _cause(self, run: Run) -> Fault | None:
         """The earliest fault that may have cut this run or its ack."""
@@ -344,4 +346,4 @@ def _moment(fault: Fault) -> float:
 
 def _told(run: Run) -> str:
     end = "no end" if run.ended is None else f"to {run.ended:.3f}"
-    return f"{run.key[0]}#{run.key[1]} in {run.worker} pid {run.pid} from {run.started:.3f} {end}"
+    return f"{run.key[0]}#{run.key[1]} {run.nonce} in {run.worker} pid {run.pid} from {run.started:.3f} {end}"
