@@ -77,8 +77,9 @@ _SPECIAL: dict[str, tuple[Any, ...]] = {
 NAMES = (
     "task", "id", "eta", "expires", "retries", "timelimit", "group", "group_index", "root_id", "parent_id", "shadow",
     "compression", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers", "redelivered", "unique",
-    "qworker_checkpoint", "taskset", "utc", "args", "kwargs", "callbacks", "errbacks", "chain", "chord", "body",
-    "headers", "properties", "content-type", "content-encoding", "body_encoding", "delivery_tag", "delivery_info",
+    "unique_for", "qworker_checkpoint", "taskset", "utc", "args", "kwargs", "callbacks", "errbacks", "chain", "chord",
+    "body", "headers", "properties", "content-type", "content-encoding", "body_encoding", "delivery_tag",
+    "delivery_info",
     "routing_key", "exchange", "priority", "correlation_id", "reply_to", "expiration", "queue", "countdown", "task_id",
     "link", "link_error", "serializer", "options", "subtask_type", "immutable", "tasks", "time_limit", "origin",
     "soft_time_limit", "group_id", "argsrepr", "lang", "__type__", "__value__",

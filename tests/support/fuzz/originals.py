@@ -16,6 +16,7 @@ from qworker.tasks.encoding import encode_task
 from ..samples import SAMPLES
 
 QUEUE = "fuzz"
+_LOCK = "a1" * 20 + "-" + "b2" * 8  # in the form that qworker writes
 
 
 @cache
@@ -77,8 +78,9 @@ def _ours() -> list[bytes]:
         call("wapp.ident", 1, serializer="yaml"),
         call("wapp.ident", 1, serializer="msgpack"),
         call("wapp.ident", 1, headers={"unique": "nonce", "qworker_checkpoint": [1]}),
-        call("wapp.flaky", 1, headers={"unique": "ab12-cd34-60000"}),
-        call("wapp.ident", 1, chain=[add], headers={"unique": "ab12-cd34-" + "9" * 400}),
+        call("wapp.flaky", 1, headers={"unique": f"{_LOCK}-60000"}),
+        call("wapp.ident", 1, chain=[add], headers={"unique": f"{_LOCK}-{'9' * 400}"}),
+        call("wapp.ident", 1, headers={"unique": f"{_LOCK}-{'9' * 15}"}),
     ]
 
 
