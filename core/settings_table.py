@@ -105,6 +105,7 @@ _RESULT: Final[Mapping[str, Option]] = {
     "result_persistent": Option(optional(boolean), None),
     # Results are JSON here; Celery allows any serializer.
     "result_serializer": Option(choice("json"), "json"),
+    "dynamodb_endpoint_url": Option(optional(text), None),
     "redis_backend_use_ssl": Option(optional(mapping), None),
     "redis_db": Option(optional(_COUNT), None),
     "redis_host": Option(optional(text), None),

@@ -31,6 +31,10 @@ class ResultStore(Protocol):
     Every verb raises ResultStoreError when the store is out of reach; each may be repeated.
     """
 
+    def prepare(self) -> None:
+        """Called once before a worker starts: raise ConfigError for what waiting does not repair, not for an outage."""
+        ...
+
     def connect(self) -> None:
         """Reach the store or raise; drops a connection that exists."""
         ...

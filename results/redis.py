@@ -23,6 +23,7 @@ from ..transports import refusal
 from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
 from .meta import compress, decompress, is_ready, status_of
+from .prefix import global_prefix
 from .redis_link import Listener, RedisLink, endpoint_of
 
 _PREFIX: Final = "celery-task-meta-"
@@ -84,9 +85,12 @@ class RedisResultStore:
         self._shown = endpoint.shown
         self._link = RedisLink(endpoint)
         self._listener = RedisLink(endpoint, Listener)
-        self._prefix = (_key_prefix(settings) + _PREFIX).encode()
+        self._prefix = (global_prefix(settings) + _PREFIX).encode()
         self._expiry = expiry_from(settings)
         self._compression = settings.get("result_compression")
+
+    def prepare(self) -> None:
+        """Nothing: a server that is away is waited for."""
 
     def connect(self) -> None:
         """Reach the server or raise."""
@@ -195,10 +199,3 @@ class RedisResultStore:
             if isinstance(reply, hiredis.ReplyError):
                 raise ResultStoreError(f"the result store {refusal(reply, self._shown)}") from reply
         return replies
-
-
-def _key_prefix(settings: SettingsLike) -> str:
-    """`result_backend_transport_options={'global_keyprefix': …}`, with the underscore that Celery puts after a word."""
-    options = settings.get("result_backend_transport_options") or {}
-    prefix = str(options.get("global_keyprefix") or "")
-    return prefix if not prefix or prefix.endswith((":", "_", "-", ".")) else prefix + "_"

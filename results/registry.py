@@ -10,15 +10,15 @@ from ..core.urls import redact, scheme_of
 from .base import ResultStore, SettingsLike
 
 _REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
-_KNOWN: Final = (*_REDIS, "sqlite", "disabled")
-_LATER: Final = ("dynamodb",)
+_KNOWN: Final = (*_REDIS, "sqlite", "dynamodb", "disabled")
 
 
 def open_result_store(url: str | None, *, settings: SettingsLike) -> ResultStore | None:
     """Return the store for `url`, not yet connected; None for no URL and for `disabled://`, when no results are kept.
 
     `settings` are the application's (`result_expires`, `result_failure_expires`, `result_compression`,
-    `result_backend_transport_options`, `redis_socket_timeout`, `redis_backend_use_ssl`). Raises ConfigError.
+    `result_backend_transport_options`, `redis_socket_timeout`, `redis_backend_use_ssl`,
+    `dynamodb_endpoint_url`). Raises ConfigError.
     """
     if not url:
         return None
@@ -33,6 +33,10 @@ def open_result_store(url: str | None, *, settings: SettingsLike) -> ResultStore
         from .sqlite import SqliteResultStore
 
         return SqliteResultStore(_path(url), settings)
+    if scheme == "dynamodb":
+        from .dynamodb import DynamoDbResultStore
+
+        return DynamoDbResultStore(url, settings)
     raise ConfigError(_refusal(url, scheme))
 
 
@@ -49,7 +53,5 @@ def _path(url: str) -> str:
 def _refusal(url: str, scheme: str) -> str:
     if not scheme:
         return f"the result backend {redact(url)!r} is not a URL; write for example redis://localhost:6379/1"
-    if scheme in _LATER:
-        return f"the result backend {redact(url)} comes in a later version; this one has {', '.join(_KNOWN[:-1])}"
-    hint = nearest(scheme, _KNOWN + _LATER) or f"; it can be {', '.join(_KNOWN[:-1])}"
+    hint = nearest(scheme, _KNOWN) or f"; it can be {', '.join(_KNOWN[:-1])}"
     return f"the result backend {redact(url)} has an unknown scheme {scheme!r}{hint}"

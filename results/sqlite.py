@@ -67,6 +67,9 @@ class SqliteResultStore:
         self._pid = 0
         self._next_purge = 0.0
 
+    def prepare(self) -> None:
+        """Nothing: the file is made when it is needed."""
+
     def connect(self) -> None:
         """Open the file, and create it and the table if need be."""
         self.close()

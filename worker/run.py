@@ -6,7 +6,7 @@ import logging
 import random
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,8 +76,11 @@ class _Builder:
         size = self._size(conf)
         clock = SystemClock()
         ledger = Ledger()
-        transport, lease_s = self._transport(conf)
+        transport, lease_s = self._transport(conf, config["queues"])
+        _check_limits(conf["task_time_limit"], config["longest_limit"], transport.capabilities.max_claim_s)
         store = open_result_store(conf["result_backend"], settings=_patient(conf, lease_s))
+        if store is not None:
+            store.prepare()
         link = Link(
             transport,
             config["queues"],
@@ -130,13 +133,13 @@ class _Builder:
             raise ConfigError(f"concurrency {size} is above the {MAX_SLOTS} children that one worker can have")
         return int(size)
 
-    def _transport(self, conf: dict[str, Any]) -> tuple[Transport, float]:
+    def _transport(self, conf: dict[str, Any], queues: Sequence[str]) -> tuple[Transport, float]:
         options = broker_options(conf)
         lease_s = float(options.get("lease_timeout", DEFAULT_LEASE_S))
         # A call that hangs must not use up the time in which the lease has to be renewed.
         options.setdefault("socket_timeout", min(5.0, max(1.0, lease_s / 6)))
         owner = owner_name(self._node)
-        return open_transport(conf["broker_url"], options=options, owner=owner, lease_s=lease_s), lease_s
+        return open_transport(conf["broker_url"], options=options, owner=owner, lease_s=lease_s, queues=queues), lease_s
 
     def _greet(self, config: dict[str, Any], size: int) -> None:
         from .. import __version__
@@ -144,6 +147,16 @@ class _Builder:
         if not self._options.quiet:
             sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
             sys.stderr.flush()
+
+
+def _check_limits(default_s: float | None, longest_s: float | None, most_s: float | None) -> None:
+    """A task that may run longer than its message can be held would be run again before its limit ends it."""
+    longest_s = max(default_s or 0, longest_s or 0)
+    if most_s is not None and longest_s > most_s:
+        raise ConfigError(
+            f"a time limit of {longest_s:g} s is above the {most_s:g} s for which this broker keeps a message for us; "
+            "lower it, or split the task"
+        )
 
 
 def _patient(conf: dict[str, Any], lease_s: float) -> dict[str, Any]:

@@ -1,17 +1,20 @@
-"""A real redis-server on a free loopback port, and both kinds of store."""
+"""A real redis-server and a moto server on free loopback ports, and every kind of store."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from qworker.results import ResultStore, open_result_store
 
 from support import RedisServer
+from support.moto_server import KEY_ID, SECRET, MotoServer
 
 OpenStore = Callable[..., ResultStore]
 Forked = Callable[..., list[bool]]
@@ -24,10 +27,27 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture
+def table_url(moto_server: MotoServer) -> str:
+    """A new table of DynamoDB."""
+    name = f"results-{uuid.uuid4()}"
+    client = moto_server.client("dynamodb", "us-east-1")
+    client.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.close()
+    return f"dynamodb://{KEY_ID}:{quote(SECRET, safe='')}@{moto_server.place}/{name}"
+
+
+@pytest.fixture(params=["redis", "sqlite", "dynamodb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/results.db"
+    if request.param == "dynamodb":
+        return str(request.getfixturevalue("table_url"))
     server: RedisServer = request.getfixturevalue("redis_server")
     with server.client() as client:
         client.flushall()

@@ -302,7 +302,6 @@ def test_no_url_and_disabled_mean_no_store() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("dynamodb://key:secret@eu-west-1/results", "comes in a later version"),
         ("rdis://:secret@localhost", "did you mean 'redis'"),
         ("sqlit:///secret.db?password=secret", "did you mean 'sqlite'"),
         ("carrier-pigeon://:secret@x", "it can be redis"),
