@@ -24,6 +24,8 @@ StartSpawner = Callable[[SlotTable, Literal["fork", "spawn"]], Spawner]
 #: A spawner that keeps dying is started again at ever longer intervals, up to this.
 LONGEST_RESPAWN_S: Final = 15.0
 _FIRST_RESPAWN_S: Final = 0.25
+#: After so long without a death the next one is an accident again.
+FORGET_DEATHS_S: Final = 600.0
 
 
 class Generations:
@@ -39,6 +41,7 @@ class Generations:
         self._importing: set[Spawner] = set()
         self._leaving: dict[Spawner, str] = {}  # and what to say when its last child has left
         self._deaths = 0
+        self._died_at = -math.inf
         self._respawn_at = math.inf
         self.current: Spawner | None = None
 
@@ -146,6 +149,8 @@ class Generations:
             logger.error("reload: the process that imports the application has died, the old children go on")
         elif spawner is self.current:
             self.current = None
+            if self._clock.monotonic() - self._died_at >= FORGET_DEATHS_S:
+                self._deaths = 0
             if crew is not None:
                 crew.orphaned(spawner, is_first=self._fallback is not None or not self._deaths)
             if crew is not None and self._fallback is not None:
@@ -161,5 +166,6 @@ class Generations:
     def _respawn_later(self) -> float:
         wait_s = min(LONGEST_RESPAWN_S, _FIRST_RESPAWN_S * 2.0**self._deaths) if self._deaths else 0.0
         self._deaths += 1
+        self._died_at = self._clock.monotonic()
         self._respawn_at = self._clock.monotonic() + wait_s
         return wait_s

@@ -242,6 +242,26 @@ def test_a_dead_spawner_is_replaced_by_exec_because_there_are_threads_now(stage:
     assert stage.letters() == ["died", "died", "child", "child"]
 
 
+def test_spawners_that_die_often_are_started_ever_later_and_one_that_dies_rarely_at_once(stage: Stage) -> None:
+    stage.run()
+    for wait_s in (0.0, 0.5, 1.0):
+        stage.spawners[-1].queue.append(None)
+        stage.master.turn()
+        if wait_s:
+            began = len(stage.spawners)
+            stage.clock.advance(wait_s - 0.1)
+            stage.master.turn()
+            assert len(stage.spawners) == began
+            stage.clock.advance(0.2)
+            stage.master.turn()
+        stage.report("loaded", config={})
+    stage.clock.advance(601)
+    began = len(stage.spawners)
+    stage.spawners[-1].queue.append(None)
+    stage.master.turn()
+    assert len(stage.spawners) == began + 1
+
+
 def test_it_works_with_more_descriptors_than_select_knows(stage: Stage) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:
