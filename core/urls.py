@@ -20,6 +20,8 @@ def scheme_of(url: str) -> str:
 def _redact_one(url: str) -> str:
     if "://" not in url:
         return url if "@" not in url else "**@" + url.rsplit("@", 1)[1]
+    if scheme_of(url) == "sqs":
+        return _redact_sqs(url)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -28,13 +30,21 @@ def _redact_one(url: str) -> str:
     if "@" in netloc:
         user, host = netloc.rsplit("@", 1)
         name = user.split(":", 1)[0]
-        # An access key id (sqs://KEY:SECRET@) is half a secret: it is not shown either.
-        shown = "**" if parts.scheme == "sqs" else name
-        netloc = f"{shown}:**@{host}" if ":" in user else f"{shown}@{host}"
+        netloc = f"{name}:**@{host}" if ":" in user else f"{name}@{host}"
     if netloc == parts.netloc and not parts.query:
         return url.split("#", 1)[0]  # as it was written: urlunsplit would swallow slashes of sqlite:////path
     query = urlencode([(k, "**" if _is_secret(k) else v) for k, v in parse_qsl(parts.query)], safe="*/")
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _redact_sqs(url: str) -> str:
+    """An access key id is half a secret, so not shown either; nor are secrets with a bare slash, or without an @."""
+    rest = url.split("://", 1)[1].split("?", 1)[0]
+    user, at, place = rest.rpartition("@")
+    if at:
+        return f"sqs://{'**:**' if ':' in user else '**' if user else ''}@{place}"
+    is_place = ":" not in rest or rest.rpartition(":")[2].strip("/").isdigit()
+    return f"sqs://{rest}" if is_place else "sqs://**"
 
 
 def _is_secret(parameter: str) -> bool:

@@ -56,10 +56,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Settle `delivery` for good and, in the same atomic step, publish `successors` (a retry, the next chain link)."""
+    """Settle `delivery` for good and, in the same atomic step, publish `successors` (a retry, the next chain link).
+
+    `at_once`: the task starts as soon as `ack` returns, so a transport that settles later must not do so here.
+    """
 
     delivery: Delivery
     successors: Sequence[Envelope] = ()
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,15 @@ class Capabilities:
     """How transports differ, as data.
 
     `idle_poll_s`: how often an idle consumer has to ask (None: `wake_fd` tells). `max_batch`: most messages in one
-    call. `native_priority`: whether priorities have an effect.
+    call. `native_priority`: whether priorities have an effect. `fetch_size`: so many messages cost as much to fetch as
+    one. `max_claim_s`: the longest that a message can be held (None: without end).
     """
 
     max_batch: int = 1000
     idle_poll_s: float | None = None
     native_priority: bool = True
+    fetch_size: int = 1
+    max_claim_s: float | None = None
 
 
 class Transport(Protocol):
@@ -149,7 +156,8 @@ class Transport(Protocol):
         """Take up to `limit` messages under this owner's lease, best priority first, oldest first.
 
         With `arm`, an empty answer also promises that `wake_fd` becomes readable when something arrives on one of
-        `queues` or the time of a delayed message changes. Never waits.
+        `queues` or the time of a delayed message changes. Never waits. A `limit` of 0 takes nothing and says that
+        nothing is wanted for now: a transport that fetches ahead gives back what it has.
         """
         ...
 

@@ -42,11 +42,15 @@ IDLE_OPTIONS: Final = frozenset(
 
 
 def broker_options(conf: Any) -> dict[str, Any]:
-    """Return an application's `broker_transport_options`, with `broker_use_ssl` among them where the broker is a Redis.
+    """Return an application's `broker_transport_options`, with settings among them that an adapter has to know.
+
+    `broker_use_ssl` where the broker is a Redis, `task_create_missing_queues` where it is SQS.
 
     `conf` are its settings, an object or a dict. Options win over `broker_use_ssl`. Raises ConfigError.
     """
     options = dict(conf["broker_transport_options"])
+    if scheme_of(conf["broker_url"]) == "sqs":
+        return {"create_missing_queues": conf["task_create_missing_queues"], **options}
     if not scheme_of(conf["broker_url"]).startswith(("redis", "sentinel")):
         return options
     return {**tls_options(conf["broker_use_ssl"], "broker_use_ssl"), **options}

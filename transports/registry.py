@@ -6,7 +6,7 @@ way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..core.errors import ConfigError
@@ -15,17 +15,22 @@ from ..core.urls import redact, scheme_of
 from .base import Transport
 
 _REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
-_KNOWN: Final = (*_REDIS, "sqlite")
-_LATER: Final = ("sqs",)
+_KNOWN: Final = (*_REDIS, "sqlite", "sqs")
 
 
 def open_transport(
-    url: str, *, options: Mapping[str, Any] | None = None, owner: str = "", lease_s: float = 30.0
+    url: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    owner: str = "",
+    lease_s: float = 30.0,
+    queues: Sequence[str] = (),
 ) -> Transport:
     """Return the transport for `url`, not yet connected. Raises ConfigError with every mistake in URL and options.
 
     `options` are the application's `broker_transport_options`; its `lease_timeout` wins over `lease_s`. `owner` names
-    the worker that reserves (node name and boot nonce); a producer has none.
+    the worker that reserves (node name and boot nonce); a producer has none. `queues` are those that a worker will
+    reserve from: where queues have to exist beforehand, connecting finds out whether they do.
     """
     scheme = scheme_of(url)
     if scheme in _REDIS:
@@ -36,6 +41,10 @@ def open_transport(
         from .sqlite import SqliteTransport
 
         return SqliteTransport(url, options or {}, owner=owner, lease_s=lease_s)
+    if scheme == "sqs":
+        from .sqs import SqsTransport
+
+        return SqsTransport(url, options or {}, owner=owner, lease_s=lease_s, queues=queues)
     raise ConfigError(_refusal(url, scheme))
 
 
@@ -43,9 +52,7 @@ def _refusal(url: str, scheme: str) -> str:
     shown = redact(url)
     if not scheme:
         return f"the broker {shown!r} is not a URL; write for example redis://localhost:6379/0 or sqlite:///qworker.db"
-    if scheme in _LATER:
-        return f"the broker {shown} comes later: {scheme}:// is not supported yet; use one of {_listed()}"
-    hint = nearest(scheme, _KNOWN + _LATER) or f"; known are {_listed()}"
+    hint = nearest(scheme, _KNOWN) or f"; known are {_listed()}"
     return f"the broker {shown} has the unknown scheme {scheme!r}{hint}"
 
 

@@ -344,7 +344,7 @@ class Consumer:
         children = min(len(self._dispatcher.working()), self._dispatcher.most_busy)
         window = self._pace.window(children)
         free = window - len(self._ledger)
-        enough = window // 2 if window > SMALL_WINDOW else 1
+        enough = window // 2 if window > SMALL_WINDOW else max(1, min(self._link.fetch_size, window // 2))
         return free if free >= enough or (free > 0 and not self._ledger.held) else 0
 
     def _judge_suspects(self) -> None:
@@ -431,6 +431,7 @@ class Consumer:
 
     def _obey_quiet(self) -> None:
         self._is_fetching = False
+        self._link.stop_fetching()
 
     def _obey_resume(self) -> None:
         self._is_fetching = not self._outcomes.is_draining
@@ -440,6 +441,7 @@ class Consumer:
         if self._outcomes.is_draining:
             return
         self._is_fetching = False
+        self._link.stop_fetching()
         self._outcomes.is_draining = True
         self._outcomes.refuse_begins()
         for seat in self._dispatcher.seats.values():

@@ -225,6 +225,14 @@ class Link:
             self._arm = True
         return len(deliveries)
 
+    def stop_fetching(self) -> None:
+        """Nothing is wanted for now: what was fetched ahead goes back. Harmless while the link is down."""
+        if self.is_up:
+            try:
+                self.transport.reserve(self._queues, 0)
+            except TransportError as error:
+                self.broke(error)
+
     def _reserve(self, want: int) -> list[Delivery]:
         limit = min(want, self.transport.capabilities.max_batch)
         return self.transport.reserve(self._queues, limit, arm=self._arm)
@@ -239,6 +247,11 @@ class Link:
             return self._try_at
         at = min(self._renew_at, self._maintain_at)
         return min(at, self._look_at) if fetching else at
+
+    @property
+    def fetch_size(self) -> int:
+        """So many messages cost as much to fetch as one."""
+        return self.transport.capabilities.fetch_size
 
     def wake_fd(self) -> int | None:
         """The descriptor to select on, while the link is up."""

@@ -83,6 +83,7 @@ def _describe(app: App, options: WorkerOptions) -> dict[str, Any]:
         "tasks": sorted(app.tasks),
         "final_tasks": final,
         "queues": _queues(app, options),
+        "longest_limit": max((task.time_limit or 0 for task in app.tasks.values()), default=0),
         "fixed_prefetch": is_fixed,
     }
 

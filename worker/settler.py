@@ -128,7 +128,7 @@ class Settler:
         if entry.acked:
             return True
         entry.is_acking = True
-        entry.acked = not self._transport.ack([Ack(entry.delivery)]).lost
+        entry.acked = not self._transport.ack([Ack(entry.delivery, at_once=True)]).lost
         return entry.acked
 
     def due_at(self) -> float | None:

@@ -1,0 +1,134 @@
+"""An HTTP proxy before moto: counts requests, and breaks those that a test names, as AWS and networks do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from .sqs_server import KEY, SECRET
+
+
+class Request(NamedTuple):
+    """One request that has passed: its action (`ReceiveMessage`), and what was asked and answered."""
+
+    action: str
+    asked: dict[str, Any]
+    answered: dict[str, Any]
+
+
+#: What a fault does to a request: an answer (status, JSON) in its place, or None = let it pass.
+Fault = Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None]
+
+
+def throttled(asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What AWS says when there are too many requests."""
+    return 400, {"__type": "com.amazonaws.sqs#RequestThrottled", "message": "Request is throttled."}
+
+
+class SqsProxy:
+    """Passes requests on to `endpoint`'s port. A context manager."""
+
+    def __init__(self, port: int) -> None:
+        self.requests: list[Request] = []
+        self.faults: dict[str, tuple[Fault, int]] = {}
+        self.drops: Counter[str] = Counter()  # answers that never arrive although the request was carried out
+        self.is_cut = False
+        self.target = port
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self.port = int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """As a broker."""
+        return f"sqs://{KEY}:{SECRET.replace('/', '%2F').replace('+', '%2B')}@127.0.0.1:{self.port}"
+
+    def counts(self) -> Counter[str]:
+        """How many of each action have passed."""
+        return Counter(request.action for request in list(self.requests))
+
+    def of(self, action: str) -> list[Request]:
+        """Those of one action."""
+        return [request for request in list(self.requests) if request.action == action]
+
+    def break_(self, action: str, fault: Fault, times: int = 1) -> None:
+        """Let the next `times` requests of `action` meet `fault`."""
+        self.faults[action] = (fault, times)
+
+    def __enter__(self) -> SqsProxy:
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    proxy: SqsProxy
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        action = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        asked = json.loads(body) if action and body else {}
+        if proxy.is_cut:
+            self.close_connection = True
+            return
+        answer = self._broken(proxy, action, asked)
+        if answer is None:
+            answer = self._pass_on(proxy.target, body)
+            if proxy.is_cut:
+                self.close_connection = True
+                return
+        status, content = answer
+        proxy.requests.append(Request(action, asked, json.loads(content) if action and content else {}))
+        if proxy.drops[action]:
+            proxy.drops[action] -= 1
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.0" if action else "text/xml")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _broken(self, proxy: SqsProxy, action: str, asked: dict[str, Any]) -> tuple[int, bytes] | None:
+        fault, times = proxy.faults.get(action, (None, 0))
+        if fault is None or times <= 0:
+            return None
+        proxy.faults[action] = (fault, times - 1)
+        answer = fault(asked)
+        return None if answer is None else (answer[0], json.dumps(answer[1]).encode())
+
+    def _pass_on(self, port: int, body: bytes) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+        try:
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            connection.request("POST", self.path, body, headers | {"Host": f"127.0.0.1:{port}"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing to say."""

@@ -1,0 +1,434 @@
+"""The SQS adapter: the Transport's verbs for Amazon SQS. Opened by `open_transport`; ARCHITECTURE.md has the whole.
+
+The consumer thread calls the verbs, and none of them waits for SQS except `connect`, `extend`, `publish`, `depths` and
+the acks that somebody waits for. Receiving (sqs_polls) and settling (the outbox) have threads of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from ..core.clock import SystemClock
+from ..core.errors import ConfigError, QWorkerError, TransportError
+from ..core.urls import redact
+from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
+from .sqs_claims import Claim, Claims, visibility
+from .sqs_clients import Clients
+from .sqs_dead import DeadLetters
+from .sqs_errors import Trouble
+from .sqs_outbox import SEND, VISIBILITY, Op, Outbox, Result
+from .sqs_polls import BATCH, Polls, out_of_reach
+from .sqs_queues import DEFAULT_MAX_BYTES, Directory, Queue, describe
+from .sqs_settling import Settling
+from .sqs_url import MOST_CLAIM_S, read_sqs_options, read_url
+from .sqs_wire import entry_of
+
+logger = logging.getLogger("qworker.transports")
+
+#: A claim is renewed when less of the lease than this is left: as much as the worker counts on (worker/link.py).
+_CERTAIN_SHARE: Final = 0.8
+#: What cannot be told to SQS, and waits: above this nothing more is fetched.
+_MOST_PENDING: Final = 1000
+#: A poll under way at the end is waited for so long.
+_GRACE_S: Final = 0.8
+#: And what still waits in the outbox.
+_LAST_WORDS_S: Final = 3.5
+#: Said so long before a message's twelve hours end.
+_NOTICE_S: Final = 600
+#: An approximate count is asked for once a second at most.
+_DEPTH_S: Final = 1.0
+
+
+class SqsTransport:
+    """SQS as a broker. One thread at a time calls the verbs. `queues` are those that a worker will consume."""
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        *,
+        owner: str = "",
+        lease_s: float = 30.0,
+        queues: Sequence[str] = (),
+    ) -> None:
+        found = read_sqs_options(options)
+        self.capabilities = Capabilities(
+            max_batch=10_000, native_priority=False, fetch_size=BATCH, max_claim_s=MOST_CLAIM_S
+        )
+        self._shown = redact(url)
+        self._owner = owner
+        self._lease_s = max(1, math.ceil(found.get("lease_timeout", lease_s)))
+        self._is_plain = not found.get("sqs_base64_encoding", True)
+        self._wait_s: float = found.get("wait_time_seconds", 10)
+        self._names = tuple(dict.fromkeys(queues))
+        self._dead_letter_queue: str | None = found.get("dead_letter_queue")
+        self._boottime = SystemClock().boottime
+        self._trouble: TransportError | None = None
+        self._depths: dict[str, tuple[float, int]] = {}
+        self._has_described = False
+        self._clients = Clients(found)
+        self._directory = Directory(self._clients, read_url(url, found), found)
+        self._claims = Claims()
+        self._outbox = Outbox(self._clients, self._note_trouble, patience_s=3 * found.get("socket_timeout", 5.0))
+        self._settling = Settling(
+            self._directory,
+            self._claims,
+            self._outbox,
+            found,
+            ready=lambda claims: self._polls.put(claims, front=True),
+            again=lambda claim: self._polls.put([claim], front=True),
+            forget=lambda claim: self._polls.forget(claim),
+        )
+        self._polls = Polls(
+            self._clients,
+            self._claims,
+            found,
+            lease_s=self._lease_s,
+            adopt=self._settling.adopt,
+            release=self._settling.give_back,
+            lengthen=self._lengthen,
+            on_trouble=self._note_trouble,
+        )
+
+    # ---- connecting ----
+
+    def connect(self) -> None:
+        """A worker looks up its queues; a producer asks nothing before it publishes.
+
+        Raises ConfigError for a queue that does not exist, credentials that are refused, or a missing package.
+        """
+        _need_botocore()
+        self._trouble = None
+        if not self._owner:
+            return
+        if self._has_described:
+            for name in self._names[:1]:
+                self._depth(self._directory.find(name))  # does anybody answer?
+        else:
+            self._look_at_queues()
+        self._polls.watch([self._directory.find(name) for name in self._names])
+        self._polls.retry_now()
+
+    def _look_at_queues(self) -> None:
+        problems: list[str] = []
+        for name in (*self._names, *filter(None, [self._dead_letter_queue])):
+            try:
+                queue = self._directory.find(name)
+                self._directory.traits(queue)
+                logger.info("%s", describe(queue, self._directory.region(queue)))
+            except ConfigError as problem:
+                problems += problem.problems
+        if problems:
+            raise ConfigError(*dict.fromkeys(problems))
+        self._has_described = True
+
+    def wake_fd(self) -> int | None:
+        """Readable when the pollers have brought something."""
+        return self._polls.fileno()
+
+    def drain_wake(self) -> None:
+        """Forget that; raises TransportError when the pollers cannot reach SQS."""
+        self._polls.drain()
+        self._raise_trouble()
+
+    # ---- producing ----
+
+    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Send, ten at a time, several requests side by side; those of a FIFO queue in their order.
+
+        Raises MessageError for one that is too large (nothing is sent then), TransportError when not all were sent.
+        """
+        _need_botocore()
+        if any(envelope.unique for envelope in envelopes):
+            raise ConfigError("unique= is not possible on SQS: use a FIFO queue and MessageDeduplicationId instead")
+        now = time.time()
+        ops = [self._send_op(envelope, now) for envelope in envelopes]
+        results = self._outbox.ask(ops) if ops else []
+        self._judge(results)
+        return []
+
+    def _send_op(self, envelope: Envelope, now: float) -> Op:
+        queue = self._directory.find(envelope.queue)
+        most = queue.traits.max_bytes
+        if len(envelope.raw) > DEFAULT_MAX_BYTES // 2 and not queue.has_traits:
+            most = self._directory.traits(queue).max_bytes
+        entry = entry_of(envelope, is_fifo=queue.is_fifo, now=now, most_bytes=most, plain=self._is_plain)
+        return Op(SEND, queue, entry)
+
+    def _judge(self, results: Sequence[Result]) -> None:
+        failed = [result for result in results if result is not None]
+        if not failed:
+            return
+        first = failed[0]
+        if isinstance(first, ConfigError):
+            raise first
+        text = str(first) if isinstance(first, QWorkerError) else f"SQS refuses them ({first.value})"
+        error = TransportError(f"{len(failed)} of {len(results)} messages were not sent: {text}")
+        error.nothing_sent = len(failed) == len(results) and all(
+            isinstance(one, Trouble) or (isinstance(one, TransportError) and one.nothing_sent) for one in failed
+        )
+        raise error
+
+    # ---- reserving ----
+
+    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
+        """Take what the pollers have brought; the rest of `limit` is polled for from now on.
+
+        With `limit` 0 no more is polled for, and what came unasked is given back.
+        """
+        self._raise_trouble()
+        if limit <= 0:
+            self.stop_fetching()
+            return []
+        wanted = tuple(dict.fromkeys(queues))
+        if not wanted or len(self._outbox) > _MOST_PENDING:
+            return []
+        if wanted != self._names:
+            self._polls.watch([self._directory.find(name) for name in wanted])
+            self._names = wanted
+        return [claim.delivery() for claim in self._polls.take(wanted, limit)]
+
+    def stop_fetching(self) -> None:
+        """Begin no poll until the next `reserve`; give back what nobody has taken."""
+        self._settling.give_back(self._polls.stop())
+        self._settling.give_back(self._claims.behind())
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Settled:
+        """Renew every claim that has less than four fifths of its lease left, whoever has the message."""
+        self._raise_trouble()
+        now = self._boottime()
+        due = []
+        for claim in self._claims.all():
+            if claim.is_leaving:
+                continue
+            if claim.until <= now and not claim.is_settling:
+                self._lose(claim)
+            elif claim.until - now < self._lease_s * _CERTAIN_SHARE and self._seconds(claim, now):
+                due.append(claim)
+        for claim, result in zip(due, self._renew(due), strict=True):
+            if result is Trouble.GONE and not claim.is_settling:
+                self._lose(claim)
+            elif isinstance(result, QWorkerError):
+                raise out_of_reach(result)
+            elif result in (Trouble.BUSY, Trouble.MISSING, Trouble.REFUSED):
+                raise TransportError(f"SQS does not renew claims now ({result})")
+        lost = [d.tag for d in deliveries if self._claims.get(d.tag) is None]
+        return Settled(len(deliveries) - len(lost), lost)
+
+    def _renew(self, claims: Sequence[Claim]) -> list[Result]:
+        """Have each be ours for a lease from now on."""
+        now = self._boottime()
+        seconds = [self._seconds(claim, now) for claim in claims]
+        ops = [Op(VISIBILITY, c.queue, visibility(c, s)) for c, s in zip(claims, seconds, strict=True)]
+        results = self._outbox.ask(ops) if ops else []
+        for claim, lasts_s, result in zip(claims, seconds, results, strict=True):
+            if result is None:
+                claim.until = now + lasts_s
+        return results
+
+    def _seconds(self, claim: Claim, now: float) -> int:
+        """How long it can be renewed; 0 when its twelve hours are over. Says so before."""
+        left_s = int(MOST_CLAIM_S - (now - claim.got_at)) - 5
+        if left_s < _NOTICE_S and not claim.is_told:
+            claim.is_told = True
+            logger.warning(
+                "message %s on %s has been held for almost 12 h, the most that SQS allows: in %d s it is given "
+                "to somebody else, and what runs here counts for nothing", claim.received.id, claim.queue.name, left_s,
+            )  # fmt: skip
+        return int(max(0, min(self._lease_s, left_s)))
+
+    def _lengthen(self, claims: list[Claim]) -> list[Claim]:
+        """For the pollers: make what a long poll has brought ours for a whole lease; return what is."""
+        results = self._renew(claims)
+        for claim, result in zip(claims, results, strict=True):
+            if isinstance(result, QWorkerError):
+                self._note_trouble(result)
+            elif result is not None:
+                logger.debug("message %s was gone before it was ours (%s)", claim.received.id, result)
+        return [claim for claim, result in zip(claims, results, strict=True) if result is None]
+
+    def _lose(self, claim: Claim) -> None:
+        self._polls.forget(claim)
+        self._settling.give_back(self._claims.give_up(claim))
+
+    def mark_started(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing: SQS counts receives, and that has to do."""
+
+    def recall(self, known: Collection[str]) -> list[Delivery]:
+        """Nothing: what a lost answer has taken comes back by itself when its claim ends."""
+        return []
+
+    # ---- settling ----
+
+    def ack(self, acks: Sequence[Ack]) -> Settled:
+        """Have it deleted, after its successors have been sent; with `at_once`, wait until it is."""
+        at_once = []
+        lost = []
+        for ack in acks:
+            claim = self._claims.get(ack.delivery.tag)
+            if claim is None:
+                lost.append(ack.delivery.tag)
+            elif ack.at_once and not ack.successors:
+                at_once.append(claim)
+            else:
+                self._settling.ack(claim, ack.successors)
+        lost += self._ack_now(at_once)
+        return Settled(len(acks) - len(lost), lost)
+
+    def _ack_now(self, claims: Sequence[Claim]) -> list[str]:
+        if not claims:
+            return []
+        lost = []
+        results = self._outbox.ask([self._settling.delete_op(claim) for claim in claims])
+        for claim, result in zip(claims, results, strict=True):
+            if result is None:
+                self._settling.deleted(claim)
+            elif result is Trouble.GONE:
+                lost.append(claim.tag)
+                self._lose(claim)
+            else:
+                claim.is_settling = False
+                raise TransportError(f"the message of a task that is about to start was not deleted: {result}")
+        return lost
+
+    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
+        """Give back. There is no front of a queue, and no order but a FIFO group's."""
+        claims, lost = self._held(deliveries)
+        if crashed:
+            for claim in claims:
+                self._settling.crashed(claim, due)
+        else:
+            self._settling.give_back(claims, due)
+        return Settled(len(claims), lost)
+
+    def reject(self, rejections: Sequence[Rejection]) -> Settled:
+        """By the queue's redrive policy, else to `dead_letter_queue`, else out of sight."""
+        done = 0
+        lost = []
+        for rejection in rejections:
+            claim = self._claims.get(rejection.delivery.tag)
+            if claim is None:
+                lost.append(rejection.delivery.tag)
+            else:
+                self._settling.reject(rejection, claim)
+                done += 1
+        return Settled(done, lost)
+
+    def _held(self, deliveries: Sequence[Delivery]) -> tuple[list[Claim], list[str]]:
+        found = [(delivery.tag, self._claims.get(delivery.tag)) for delivery in deliveries]
+        return [claim for _, claim in found if claim], [tag for tag, claim in found if claim is None]
+
+    # ---- looking around ----
+
+    def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
+        """None can be found: SQS delivers, it does not look up."""
+        return []
+
+    def maintain(self) -> Maintenance:
+        """Nothing: SQS moves what is due, and gives back what nobody renews."""
+        self._raise_trouble()
+        return Maintenance()
+
+    def depths(self, queues: Sequence[str]) -> dict[str, int]:
+        """About how many wait. A worker whose poll has just come back with nothing knows without asking."""
+        found = {}
+        for name in queues:
+            if self._owner and self._polls.has_heard(name, self._wait_s + 5):
+                found[name] = 0
+                continue
+            asked_at, depth = self._depths.get(name, (-_DEPTH_S, 0))
+            if not self._owner or time.monotonic() - asked_at >= _DEPTH_S:
+                depth = self._depth(self._directory.find(name))
+                self._depths[name] = (time.monotonic(), depth)
+            found[name] = depth
+        return found
+
+    def _depth(self, queue: Queue) -> int:
+        _need_botocore()
+        wanted = "ApproximateNumberOfMessages"
+        request = {"QueueUrl": queue.url, "AttributeNames": [wanted]}
+        answer = self._clients.call(queue.account, "get_queue_attributes", f"looking at {queue.name}", request)
+        return int(answer.get("Attributes", {}).get(wanted, 0))
+
+    def purge(self, queues: Sequence[str]) -> int:
+        """Delete everything that a queue has, delayed and in flight included; return about how many waited.
+
+        SQS allows it once a minute.
+        """
+        total = 0
+        for name in dict.fromkeys(queues):
+            queue = self._directory.find(name)
+            total += self._depth(queue)
+            self._clients.call(queue.account, "purge_queue", f"purging {name}", {"QueueUrl": queue.url})
+        return total
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """Look through `dead_letter_queue`: its messages are out of sight for some seconds."""
+        return self._dead().look(limit)
+
+    def requeue_dead(self, tokens: Sequence[str]) -> int:
+        """Send to the queue it came from, then delete."""
+        return self._dead().requeue(tokens)
+
+    def purge_dead(self, tokens: Sequence[str]) -> int:
+        """Delete."""
+        return self._dead().purge(tokens)
+
+    def _dead(self) -> DeadLetters:
+        _need_botocore()
+        if not self._dead_letter_queue:
+            raise ConfigError(
+                "SQS itself has no dead-letter store: name a queue with broker_transport_options["
+                "'dead_letter_queue'], or look into the one that your queue's redrive policy names"
+            )
+        return DeadLetters(self._clients, self._directory, self._outbox, self._directory.find(self._dead_letter_queue))
+
+    def warnings(self) -> list[str]:
+        """What becomes of bad messages, where nothing says it."""
+        if self._dead_letter_queue:
+            return []
+        found = []
+        for name in self._names:
+            traits = self._directory.find(name).traits
+            if not traits.max_receives:
+                found.append(
+                    f"the queue {name!r} has no redrive policy, and no dead_letter_queue is set: bad messages are "
+                    f"hidden again and again, and lost after {traits.retention_s // 86400} days, when SQS forgets them"
+                )
+        return found
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Give back what nobody has taken, tell SQS what is still to be told, and leave. Never raises."""
+        try:
+            if self._owner:
+                self.stop_fetching()
+            self._polls.close(_GRACE_S)
+            if len(self._outbox) and not self._outbox.flush(_LAST_WORDS_S):
+                logger.error("%d things could not be told to SQS: what they are about may run again", len(self._outbox))
+            self._outbox.close()
+            self._clients.close()
+        except Exception:  # close() never raises, and claims end by themselves
+            logger.debug("leaving SQS failed", exc_info=True)
+
+    def _note_trouble(self, error: QWorkerError) -> None:
+        """In any thread: the next verb tells the worker, which then connects anew."""
+        if self._trouble is None:
+            self._trouble = out_of_reach(error)
+            self._polls.wake()
+
+    def _raise_trouble(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+
+
+def _need_botocore() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("botocore") is None:
+        raise ConfigError('sqs:// needs boto3: pip install "qworker[sqs]"')

@@ -1,0 +1,138 @@
+"""Clients of SQS: one per account and kind of request, made when needed, shared by all threads of one transport.
+
+The only file that makes botocore work: its import takes a third of a second, so it waits until a transport connects.
+botocore's own retries are off: what to repeat, and when, is decided where the request belongs to somebody.
+
+A long poll gets a client of its own, because its read time-out has to be longer than the poll.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..core.errors import QWorkerError
+from .sqs_errors import translate
+from .sqs_url import Account
+
+#: AWS's region when nothing else names one: kombu's default too.
+DEFAULT_REGION: Final = "us-east-1"
+#: Connections of each client; more requests at a time would wait for one.
+CONNECTIONS: Final = 24
+#: A role's token is renewed so long before it ends.
+_TOKEN_BUFFER_S: Final = 120
+
+
+class Clients:
+    """Makes clients. Any thread. `options` are the adapter's."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._timeout_s: float = options.get("socket_timeout", 5.0)
+        self._wait_s: float = options.get("wait_time_seconds", 10)
+        self._role: str | None = options.get("sts_role_arn")
+        self._role_s = int(options.get("sts_token_timeout", 900))
+        self._role_buffer_s = int(options.get("sts_token_buffer_time", _TOKEN_BUFFER_S))
+        self._lock = threading.Lock()
+        self._sessions: dict[Account, Any] = {}
+        self._made: dict[tuple[Account, str], Any] = {}
+
+    def call(
+        self, account: Account, action: str, doing: str, request: Mapping[str, Any], *, polls: bool = False
+    ) -> Any:
+        """Send one request, `action` in botocore's spelling. Raises TransportError or ConfigError, told as `doing`."""
+        try:
+            return getattr(self._client(account, "poll" if polls else "call"), action)(**request)
+        except QWorkerError:
+            raise
+        except Exception as error:  # botocore's errors share no base class with urllib3's, which pass through at times
+            raise translate(error, doing) from error
+
+    def region_of(self, account: Account) -> str:
+        """The region in which this account's queues are looked for. Raises ConfigError."""
+        return account.region or self._session(account).get_config_variable("region") or DEFAULT_REGION
+
+    def close(self) -> None:
+        """Close every connection; requests under way fail. A later call makes new clients."""
+        with self._lock:
+            made, self._made = list(self._made.values()), {}
+            self._sessions.clear()
+        for client in made:
+            client.close()
+
+    def _client(self, account: Account, kind: str) -> Any:
+        client = self._made.get((account, kind))
+        if client is not None:
+            return client
+        with self._lock:
+            client = self._made.get((account, kind))
+            if client is None:
+                client = self._made[account, kind] = self._make(account, kind)
+            return client
+
+    def _make(self, account: Account, kind: str) -> Any:
+        from botocore.config import Config
+
+        read_s = self._timeout_s + (self._wait_s if kind == "poll" else 0)
+        config = Config(
+            connect_timeout=self._timeout_s,
+            read_timeout=read_s,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=CONNECTIONS,
+            parameter_validation=False,  # ours are made here; it costs a tenth of each call
+            tcp_keepalive=True,
+        )
+        session = self._session(account)
+        region = account.region or session.get_config_variable("region") or DEFAULT_REGION
+        return session.create_client("sqs", region_name=region, endpoint_url=account.endpoint, config=config)
+
+    def _session(self, account: Account) -> Any:
+        session = self._sessions.get(account)
+        if session is None:
+            from botocore.session import Session
+
+            session = Session()
+            if account.key_id:
+                session.set_credentials(account.key_id, account.secret, account.token)
+            if self._role:
+                session._credentials = self._as_role(session, account)
+            self._sessions[account] = session
+        return session
+
+    def _as_role(self, session: Any, account: Account) -> Any:
+        """Credentials of the role, renewed before they end. botocore has no public way to hand them to a session."""
+        from botocore.credentials import RefreshableCredentials
+
+        def assume() -> dict[str, str]:
+            # Whoever emulates SQS emulates STS at the same place; AWS_ENDPOINT_URL_STS says otherwise.
+            place = None if os.environ.get("AWS_ENDPOINT_URL_STS") else account.endpoint
+            region = account.region or session.get_config_variable("region") or DEFAULT_REGION
+            sts = plain.create_client("sts", region_name=region, endpoint_url=place)
+            try:
+                found = sts.assume_role(RoleArn=self._role, RoleSessionName="qworker", DurationSeconds=self._role_s)[
+                    "Credentials"
+                ]
+            finally:
+                sts.close()
+            return {
+                "access_key": found["AccessKeyId"],
+                "secret_key": found["SecretAccessKey"],
+                "token": found["SessionToken"],
+                "expiry_time": found["Expiration"].isoformat(),
+            }
+
+        from botocore.session import Session
+
+        plain = Session()
+        if account.key_id:
+            plain.set_credentials(account.key_id, account.secret, account.token)
+        # botocore renews a quarter of an hour ahead, which is the whole life of a token of 900 s.
+        buffer_s = min(self._role_buffer_s, self._role_s // 2)
+        return RefreshableCredentials.create_from_metadata(
+            assume(),
+            refresh_using=assume,
+            method="sts-assume-role",
+            advisory_timeout=buffer_s,
+            mandatory_timeout=buffer_s // 2,
+        )

@@ -1,0 +1,311 @@
+"""What is to be told to SQS: deletes, visibility changes, sends; ten to a request, several requests at a time.
+
+Called by settling, by `extend` and by publishing. Threads of its own carry the requests, as many as there is work for;
+each has a connection. What fails for a moment (throttling, a broken network) is tried again, entry by entry, ever
+later; what fails for good is told to whoever asked, by the operation's `done`.
+
+An operation waits up to 50 ms for company, unless it is urgent or there are ten.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any, Final
+
+from ..core.errors import QWorkerError, TransportError
+from .sqs_clients import Clients
+from .sqs_errors import SqsRefusal, Trouble, trouble_of
+from .sqs_queues import DEFAULT_MAX_BYTES, Queue
+from .sqs_wire import OVERHEAD, weight_of
+
+logger = logging.getLogger("qworker.transports")
+
+DELETE: Final = "delete"
+VISIBILITY: Final = "visibility"
+SEND: Final = "send"
+_ACTIONS: Final = {
+    DELETE: ("delete_message_batch", "deleting messages from"),
+    VISIBILITY: ("change_message_visibility_batch", "renewing or giving back messages of"),
+    SEND: ("send_message_batch", "sending messages to"),
+}
+#: SQS's limit for one request.
+BATCH: Final = 10
+#: A finished task's ack waits so long for company; DESIGN promises no more.
+WINDOW_S: Final = 0.05
+#: At 15 ms a request these carry 5000 deletes a second.
+_MOST_THREADS: Final = 8
+_FIRST_WAIT_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 5.0
+#: A request that is refused for a moment is repeated so often when somebody waits for it.
+_PATIENCE: Final = 4
+
+#: How an operation ended: None = carried out.
+Result = Trouble | QWorkerError | None
+
+
+class Op:
+    """One entry of a request to come. `done` is called once, in some thread, with a Result.
+
+    `is_urgent`: do not wait for company. `most_tries` 0 = try until the process ends.
+    """
+
+    __slots__ = ("done", "entry", "is_alone", "is_urgent", "kind", "most_tries", "queue", "since", "tries", "weight")
+
+    def __init__(
+        self,
+        kind: str,
+        queue: Queue,
+        entry: dict[str, Any],
+        done: Callable[[Result], None] = lambda result: None,
+        *,
+        is_urgent: bool = False,
+        most_tries: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.queue = queue
+        self.entry = entry
+        self.done = done
+        self.is_urgent = is_urgent
+        self.most_tries = most_tries
+        self.tries = 0
+        self.since = 0.0
+        self.is_alone = False  # its company was refused as a whole: it is sent on its own
+        self.weight = weight_of(entry) + OVERHEAD if kind == SEND else 0
+
+
+class Outbox:
+    """Collects and sends. Any thread. `on_trouble` hears of errors that concern the way to SQS, not one message."""
+
+    def __init__(self, clients: Clients, on_trouble: Callable[[QWorkerError], None], *, patience_s: float) -> None:
+        self._clients = clients
+        self._on_trouble = on_trouble
+        self._patience_s = patience_s
+        self._rng = random.Random()
+        self._cond = threading.Condition()
+        self._waiting: dict[tuple[str, Queue], deque[Op]] = {}
+        self._later: list[tuple[float, int, Op]] = []
+        self._numbers = count()
+        self._in_order: set[tuple[str, Queue]] = set()  # FIFO sends under way: the next one follows, never overtakes
+        self._pending = 0
+        self._threads = self._idle = 0
+        self._is_closing = self._is_closed = False
+
+    def __len__(self) -> int:
+        """How many operations are not finished."""
+        return self._pending
+
+    def put(self, ops: Iterable[Op]) -> None:
+        """Take over operations; they are sent in this order, as far as one thread can tell."""
+        with self._cond:
+            now = time.monotonic()
+            for op in ops:
+                op.since = now
+                self._waiting.setdefault((op.kind, op.queue), deque()).append(op)
+                self._pending += 1
+            self._man()
+            self._cond.notify_all()
+
+    def ask(self, ops: Sequence[Op]) -> list[Result]:
+        """Carry these out and return how each ended. A single request is made in the caller's thread.
+
+        A network error ends the call for the operations concerned; throttling is waited out for a moment.
+        """
+        results: list[Result] = [TransportError("SQS has not answered in time")] * len(ops)
+        left = threading.Semaphore(0)
+
+        def hear(at: int, result: Result) -> None:
+            results[at] = result
+            left.release()
+
+        for at, op in enumerate(ops):
+            op.done = lambda result, at=at: hear(at, result)  # type: ignore[misc]
+            op.is_urgent, op.most_tries = True, _PATIENCE
+        if _fits_one_request(ops):
+            self._ask_here(list(ops))
+            return results
+        self.put(ops)
+        until = time.monotonic() + self._patience_s
+        for _ in ops:
+            if not left.acquire(timeout=max(0.0, until - time.monotonic())):
+                break
+        return results
+
+    def flush(self, limit_s: float) -> bool:
+        """Send everything without waiting for company; whether all was done within `limit_s`."""
+        until = time.monotonic() + limit_s
+        with self._cond:
+            self._is_closing = True
+            self._man()
+            self._cond.notify_all()
+            while self._pending and time.monotonic() < until:
+                self._cond.wait(until - time.monotonic())
+            self._is_closing = False
+            return not self._pending
+
+    def close(self) -> None:
+        """End the threads; what is not sent is left to its claim."""
+        with self._cond:
+            self._is_closed = True
+            self._cond.notify_all()
+
+    # ---- threads ----
+
+    def _man(self) -> None:
+        """One more thread if there is work that nobody idle can take."""
+        if not self._idle and self._threads < _MOST_THREADS and self._pending and not self._is_closed:
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"sqs-outbox-{self._threads}", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._cond:
+                batch, wait_s = self._take(time.monotonic())
+                while not batch and not self._is_closed:
+                    self._idle += 1
+                    self._cond.wait(wait_s)
+                    self._idle -= 1
+                    batch, wait_s = self._take(time.monotonic())
+                if not batch:
+                    self._threads -= 1
+                    return
+                if wait_s is not None and wait_s <= 0:
+                    self._man()  # there is more than this thread can carry
+                    self._cond.notify()
+            self._send(batch)
+
+    def _take(self, now: float) -> tuple[list[Op], float | None]:
+        """A batch that is due, and in how many seconds the next one is (None = nothing waits)."""
+        while self._later and (self._later[0][0] <= now):
+            op = heapq.heappop(self._later)[2]
+            self._waiting.setdefault((op.kind, op.queue), deque()).appendleft(op)
+        next_at = self._later[0][0] if self._later else float("inf")
+        chosen: list[Op] = []
+        for key in list(self._waiting):
+            ops = self._waiting[key]
+            if not ops:
+                del self._waiting[key]
+                continue
+            if key in self._in_order:
+                continue
+            due = self._due_at(ops)
+            if due <= now and not chosen:
+                chosen = self._batch(key, ops)
+                if ops:
+                    due = self._due_at(ops) if key not in self._in_order else float("inf")
+                else:
+                    continue
+            next_at = min(next_at, due)
+        return chosen, None if next_at == float("inf") else max(0.0, next_at - now)
+
+    def _due_at(self, ops: deque[Op]) -> float:
+        if self._is_closing or len(ops) >= BATCH or ops[0].is_urgent or ops[-1].is_urgent or ops[0].tries:
+            return 0.0
+        return ops[0].since + WINDOW_S
+
+    def _batch(self, key: tuple[str, Queue], ops: deque[Op]) -> list[Op]:
+        most = key[1].traits.max_bytes if key[1].has_traits else DEFAULT_MAX_BYTES
+        batch = [ops.popleft()]
+        weight = batch[0].weight
+        while ops and len(batch) < BATCH and not batch[0].is_alone and not ops[0].is_alone:
+            if weight + ops[0].weight > most:
+                break
+            batch.append(ops.popleft())
+            weight += batch[-1].weight
+        if key[0] == SEND and key[1].is_fifo:
+            self._in_order.add(key)
+        return batch
+
+    # ---- requests ----
+
+    def _send(self, batch: list[Op]) -> None:
+        again = self._request(batch)
+        with self._cond:
+            self._in_order.discard((batch[0].kind, batch[0].queue))
+            now = time.monotonic()
+            for op in again:
+                heapq.heappush(self._later, (now + self._wait_s(op), next(self._numbers), op))
+            self._pending -= len(batch) - len(again)
+            self._cond.notify_all()
+
+    def _ask_here(self, ops: list[Op]) -> None:
+        while ops:
+            ops = self._request(ops)
+            if ops:
+                time.sleep(self._wait_s(ops[0]))
+
+    def _wait_s(self, op: Op) -> float:
+        if op.is_alone and op.tries <= 1:
+            return 0.0
+        wait_s = float(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(op.tries - 1, 10)))
+        return wait_s * self._rng.uniform(0.5, 1.0)
+
+    def _request(self, batch: list[Op]) -> list[Op]:
+        """Make one request, tell everybody whose end is known; return those that are to be tried again."""
+        action, doing = _ACTIONS[batch[0].kind]
+        queue = batch[0].queue
+        entries = [{**op.entry, "Id": str(at)} for at, op in enumerate(batch)]
+        try:
+            answer = self._clients.call(
+                queue.account, action, f"{doing} {queue.name}", {"QueueUrl": queue.url, "Entries": entries}
+            )
+        except SqsRefusal as refusal:
+            return self._refused(batch, refusal)
+        except QWorkerError as error:
+            self._on_trouble(error)
+            return [op for op in batch if self._again(op, error, is_lasting=True)]
+        done = {entry["Id"] for entry in answer.get("Successful") or ()}
+        failed = {entry["Id"]: entry for entry in answer.get("Failed") or ()}
+        again = []
+        for at, op in enumerate(batch):
+            if str(at) in done:
+                op.done(None)
+            elif self._again(op, _trouble_in(failed.get(str(at)))):
+                again.append(op)
+        return again
+
+    def _refused(self, batch: list[Op], refusal: SqsRefusal) -> list[Op]:
+        """A whole request is refused: for one bad entry, or for a reason that concerns all."""
+        if refusal.trouble in (Trouble.GONE, Trouble.WRONG):
+            if len(batch) == 1:
+                batch[0].done(refusal.trouble)
+                return []
+            for op in batch:
+                op.is_alone = True
+            return [op for op in batch if self._again(op, Trouble.BUSY)]
+        if refusal.trouble is Trouble.BUSY:
+            logger.debug("%s", refusal)
+            return [op for op in batch if self._again(op, Trouble.BUSY)]
+        self._on_trouble(refusal)
+        return [op for op in batch if self._again(op, refusal, is_lasting=True)]
+
+    def _again(self, op: Op, result: Result, *, is_lasting: bool = False) -> bool:
+        """Whether to try once more; else its end has been told."""
+        op.tries += 1
+        may_pass = result is Trouble.BUSY or is_lasting
+        has_tries = not op.most_tries or (not is_lasting and op.tries < op.most_tries)
+        if may_pass and has_tries:
+            return True
+        op.done(result)
+        return False
+
+
+def _fits_one_request(ops: Sequence[Op]) -> bool:
+    if not 0 < len(ops) <= BATCH or len({(op.kind, op.queue) for op in ops}) > 1:
+        return False
+    return sum(op.weight for op in ops) <= DEFAULT_MAX_BYTES or len(ops) == 1
+
+
+def _trouble_in(failed: dict[str, Any] | None) -> Trouble:
+    """What an entry's own refusal means; an entry that the answer does not mention has to be sent again."""
+    if failed is None:
+        return Trouble.BUSY
+    trouble = trouble_of(str(failed.get("Code", "")), 400 if failed.get("SenderFault", True) else 500)
+    logger.debug("an entry was refused: %s %s", failed.get("Code"), failed.get("Message"))
+    return trouble

@@ -1,0 +1,343 @@
+"""Receiving: threads that poll the queues for as many messages as there is room for, and the buffer they fill.
+
+The consumer thread says how many it wants (`take`), and gets what has come; a pipe wakes it when there is more. One
+thread polls one queue at a time. The rules, all of them in `_next_poll`:
+
+1. Polls under way and the buffer together are never more than what the consumer wants.
+2. An idle queue has one long poll, which claims for a short time only: a stop may have to abandon it.
+3. A full answer makes a queue busy. Its polls then do not wait, claim for the whole lease, and several run at a time.
+4. Queues take turns by `queue_order_strategy`; with fewer places than queues, each is asked for one message all the
+   same, and what is too much goes back at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ..core.clock import SystemClock
+from ..core.errors import QWorkerError, TransportError
+from .sqs_claims import Claim, Claims
+from .sqs_clients import Clients
+from .sqs_errors import SqsRefusal, Trouble
+from .sqs_order import Turns
+from .sqs_queues import Queue
+from .sqs_wire import read
+
+logger = logging.getLogger("qworker.transports")
+
+#: SQS's limit for one answer.
+BATCH: Final = 10
+#: A long poll claims for so long: what an abandoned one still catches is back after that.
+SHORT_S: Final = 3
+#: Polls of one queue side by side, and threads in all beyond one for each queue.
+MOST_POLLS: Final = 8
+#: Behind the first of their groups at most so many wait here; more are given back.
+MOST_BEHIND: Final = 100
+_FIRST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 10.0
+_SYSTEM_ATTRIBUTES: Final = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId")
+#: After a long poll the queue is left alone for a moment, so that six of 10 s fit into a minute.
+_PAUSE_S: Final = 0.1
+
+
+class Lane:
+    """One queue as the pollers see it. Guarded by the Polls' lock."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.buffer: deque[Claim] = deque()
+        self.polls = 0  # under way
+        self.asked = 0  # for so many messages in all
+        self.is_busy = False
+        self.is_active = True
+        self.next_at = 0.0
+        self.failures = 0
+        self.empty_at = -1e9  # when a poll last came back with nothing
+        self.attempt_id = ""  # FIFO: a receive whose answer was lost is repeated, not made anew
+
+
+class Polls:
+    """The pollers and the buffer. `take`, `stop` and `close` are the consumer thread's; `wake` is called by pollers.
+
+    `release` gives a claim back; `adopt` judges what was received and returns what may be delivered; `lengthen` renews
+    short claims and returns those that are still ours.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        claims: Claims,
+        options: Mapping[str, Any],
+        *,
+        lease_s: int,
+        adopt: Callable[[list[Claim]], list[Claim]],
+        release: Callable[[Sequence[Claim]], None],
+        lengthen: Callable[[list[Claim]], list[Claim]],
+        on_trouble: Callable[[QWorkerError], None],
+    ) -> None:
+        self._clients = clients
+        self._claims = claims
+        self._lease_s = lease_s
+        self._wait_s = int(options.get("wait_time_seconds", 10))
+        self._pause_s: float = options.get("polling_interval", _PAUSE_S if self._wait_s else 1.0)
+        self._adopt = adopt
+        self._release = release
+        self._lengthen = lengthen
+        self._on_trouble = on_trouble
+        self._boottime = SystemClock().boottime
+        self._rng = random.Random()
+        self._cond = threading.Condition()
+        self._turns = Turns(options)
+        self._lanes: dict[str, Lane] = {}
+        self._demand = 0
+        self._threads = self._idle = 0
+        self._is_stopped = True
+        self._is_closed = False
+        self._pipe: tuple[int, int] | None = None
+
+    # ---- the consumer's side ----
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when something has come."""
+        if self._pipe is None:
+            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        return self._pipe[0]
+
+    def drain(self) -> None:
+        """Forget what made it readable."""
+        try:
+            while os.read(self.fileno(), 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def watch(self, queues: Sequence[Queue]) -> None:
+        """Poll these queues from now on, and no others."""
+        with self._cond:
+            names = {queue.name for queue in queues}
+            for queue in queues:
+                self._lanes.setdefault(queue.name, Lane(queue)).is_active = True
+            for lane in self._lanes.values():
+                lane.is_active = lane.queue.name in names
+
+    def take(self, names: Sequence[str], limit: int) -> list[Claim]:
+        """Return what has come, up to `limit`, and let the rest of `limit` be polled for."""
+        with self._cond:
+            self._is_stopped = False
+            taken = self._turns.take({name: self._lanes[name].buffer for name in names}, names, limit)
+            self._demand = limit - len(taken)
+            self._man()
+            self._cond.notify_all()
+            return taken
+
+    def stop(self) -> list[Claim]:
+        """Poll no more; return what is in the buffer. What polls under way bring is given back by them."""
+        with self._cond:
+            self._is_stopped, self._demand = True, 0
+            left = [claim for lane in self._lanes.values() for claim in lane.buffer]
+            for lane in self._lanes.values():
+                lane.buffer.clear()
+            return left
+
+    def put(self, claims: Sequence[Claim], *, front: bool = False) -> None:
+        """Lay claims into the buffer and wake the consumer; with `front` they are the next ones."""
+        if not claims:
+            return
+        with self._cond:
+            if self._is_stopped:
+                left: Sequence[Claim] = claims
+            else:
+                left = ()
+                for claim in claims:
+                    lane = self._lanes.setdefault(claim.queue.name, Lane(claim.queue))
+                    (lane.buffer.appendleft if front else lane.buffer.append)(claim)
+        if left:
+            self._release(left)
+        self.wake()
+
+    def forget(self, claim: Claim) -> None:
+        """It is lost: do not deliver it."""
+        with self._cond:
+            lane = self._lanes.get(claim.queue.name)
+            if lane is not None and claim in lane.buffer:
+                lane.buffer.remove(claim)
+
+    def has_heard(self, name: str, within_s: float) -> bool:
+        """Whether this queue has answered lately that it is empty."""
+        lane = self._lanes.get(name)
+        return lane is not None and time.monotonic() - lane.empty_at <= within_s
+
+    def retry_now(self) -> None:
+        """The network is back."""
+        with self._cond:
+            for lane in self._lanes.values():
+                lane.next_at = 0.0
+            self._cond.notify_all()
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        if self._pipe is not None:
+            try:
+                os.write(self._pipe[1], b"x")
+            except OSError:  # full: it is readable already
+                pass
+
+    def close(self, grace_s: float) -> None:
+        """End the threads. Polls under way are waited for at most so long, then abandoned."""
+        until = time.monotonic() + grace_s
+        with self._cond:
+            self._is_closed = self._is_stopped = True
+            self._demand = 0
+            self._cond.notify_all()
+            while any(lane.polls for lane in self._lanes.values()) and time.monotonic() < until:
+                self._cond.wait(until - time.monotonic())
+        if self._pipe is not None:
+            pipe, self._pipe = self._pipe, None
+            for fd in pipe:
+                os.close(fd)
+
+    # ---- the threads ----
+
+    def _man(self) -> None:
+        """A thread for each poll that could begin now."""
+        most = len(self._lanes) + MOST_POLLS
+        while self._demand and self._idle == 0 and self._threads < most and not self._is_closed:
+            self._threads += 1
+            self._idle += 1  # until it has looked around
+            threading.Thread(target=self._run, name=f"sqs-poll-{self._threads}", daemon=True).start()
+
+    def _run(self) -> None:
+        with self._cond:
+            self._idle -= 1
+        while True:
+            with self._cond:
+                poll, wait_s = self._next_poll(time.monotonic())
+                while poll is None:
+                    if self._is_closed:
+                        self._threads -= 1
+                        return
+                    self._idle += 1
+                    self._cond.wait(wait_s)
+                    self._idle -= 1
+                    poll, wait_s = self._next_poll(time.monotonic())
+                lane, ask, is_long = poll
+                lane.polls += 1
+                lane.asked += ask
+                if self._loose() > 0:
+                    self._man()
+                    self._cond.notify()
+            self._poll(lane, ask, is_long)
+
+    def _loose(self) -> int:
+        """How many more may be asked for."""
+        return self._demand - sum(lane.asked + len(lane.buffer) for lane in self._lanes.values())
+
+    def _next_poll(self, now: float) -> tuple[tuple[Lane, int, bool] | None, float | None]:
+        """The poll to begin now (queue, number, whether it may wait), or in how many seconds there may be one."""
+        buffered = sum(len(lane.buffer) for lane in self._lanes.values())
+        if self._is_closed or self._is_stopped or self._demand <= buffered:
+            return None, None
+        loose = self._loose()
+        wanting = [lane for lane in self._lanes.values() if lane.is_active and self._may_poll(lane)]
+        ready = {lane.queue.name: lane for lane in wanting if lane.next_at <= now}
+        first = self._turns.next(list(ready), {name: lane.is_busy for name, lane in ready.items()})
+        if first is not None and (loose > 0 or ready[first].polls == 0):
+            lane = ready[first]
+            unpolled = sum(1 for other in ready.values() if other is not lane and not other.polls)
+            ask = max(1, min(BATCH, loose - unpolled))
+            return (lane, ask, not lane.is_busy), None
+        later = min((lane.next_at for lane in wanting if lane.next_at > now), default=None)
+        return None, None if later is None else later - now
+
+    def _may_poll(self, lane: Lane) -> bool:
+        return lane.polls == 0 or (lane.is_busy and lane.polls < MOST_POLLS and self._loose() > 0)
+
+    def _poll(self, lane: Lane, ask: int, is_long: bool) -> None:
+        claims: list[Claim] = []
+        failure: QWorkerError | None = None
+        try:
+            claims = self._receive(lane, ask, is_long)
+        except QWorkerError as error:
+            failure = error
+        keep: list[Claim] = []
+        with self._cond:
+            lane.polls -= 1
+            lane.asked -= ask
+            self._note(lane, ask, len(claims), failure)
+            self._turns.got(lane.queue.name, len(claims))
+        if claims:
+            keep = self._adopt(claims)
+            if is_long and keep:
+                keep = self._lengthen(keep)
+        if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
+            self._on_trouble(failure)
+        self._deliver(lane, keep)
+
+    def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
+        visible_s = min(SHORT_S, self._lease_s) if is_long else self._lease_s
+        request = {
+            "QueueUrl": lane.queue.url,
+            "MaxNumberOfMessages": ask,
+            "WaitTimeSeconds": self._wait_s if is_long else 0,
+            "VisibilityTimeout": visible_s,
+            "MessageSystemAttributeNames": list(_SYSTEM_ATTRIBUTES),
+            "MessageAttributeNames": ["All"],
+        }
+        if lane.queue.is_fifo:
+            lane.attempt_id = lane.attempt_id or str(uuid.uuid4())
+            request["ReceiveRequestAttemptId"] = lane.attempt_id
+        sent_at = self._boottime()
+        answer = self._clients.call(
+            lane.queue.account, "receive_message", f"receiving from {lane.queue.name}", request, polls=True
+        )
+        lane.attempt_id = ""
+        messages = answer.get("Messages") or ()
+        if not messages:
+            return []
+        # Of a long poll nobody knows when its claims have begun: they count when they have been lengthened.
+        until = sent_at if is_long else sent_at + visible_s
+        return [Claim(lane.queue, read(message), sent_at, until) for message in messages]
+
+    def _note(self, lane: Lane, ask: int, got: int, failure: QWorkerError | None) -> None:
+        """What an answer says about a queue: busy, empty, or out of reach."""
+        now = time.monotonic()
+        lane.is_busy = failure is None and got >= ask
+        if failure is None:
+            lane.failures = 0
+            if not got:
+                lane.empty_at = now
+                lane.next_at = now + self._pause_s if lane.polls == 0 else lane.next_at
+            return
+        lane.failures += 1
+        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(lane.failures - 1, 10))
+        lane.next_at = now + wait_s * self._rng.uniform(0.5, 1.0)
+
+    def _deliver(self, lane: Lane, claims: list[Claim]) -> None:
+        """Into the buffer, as far as there is room and nobody has said stop; the rest goes back."""
+        ready = self._claims.enter(claims)
+        too_many: list[Claim] = []
+        with self._cond:
+            buffered = sum(len(other.buffer) for other in self._lanes.values())
+            room = 0 if self._is_stopped or not lane.is_active else max(0, self._demand - buffered)
+            too_many = ready[room:]
+            lane.buffer.extend(ready[:room])
+            if self._is_stopped or len(self._claims.behind()) > MOST_BEHIND:
+                too_many = too_many + [claim for claim in claims if claim not in ready]
+            self._cond.notify_all()
+        if too_many:
+            self._release(too_many)
+        if ready[:room]:
+            self.wake()
+
+
+def out_of_reach(error: QWorkerError) -> TransportError:
+    """What a verb raises for an error that a thread has met: never one that ends the worker at once."""
+    return error if isinstance(error, TransportError) else TransportError(str(error))
