@@ -105,6 +105,25 @@ def test_a_full_server_takes_no_task_and_its_queues_are_drained(shop_on: ShopOn,
     assert worker.stop() == 0
 
 
+def test_a_server_that_accepts_the_worker_and_refuses_its_claims_is_not_asked_without_pause(
+    shop_on: ShopOn, server: RedisServer
+) -> None:
+    with server.client() as behind:
+        rights = {"enabled": True, "passwords": ["+pass"], "keys": ["*"], "channels": ["*"]}
+        behind.acl_setuser("shop", **rights, commands=["+@all"])
+        url = server.url.replace("//", "//shop:pass@")
+        shop = shop_on(url, url)
+        worker = shop.worker("-c", "1", "-Q", "hipri")
+        behind.acl_setuser("shop", **rights, commands=["+@all", "-lrange"])
+        shop.task("noted").delay("later")
+        worker.wait_log("extend its ACL", times=3)
+        stays_calm(worker)
+        assert shop.ran() == []
+        behind.acl_setuser("shop", **rights, commands=["+@all"])
+    wait_until(lambda: shop.ran() == ["later"], "the task runs", 30)
+    assert worker.stop() == 0
+
+
 def test_scripts_that_the_server_forgets_are_loaded_again(shop_on: ShopOn, server: RedisServer) -> None:
     shop = shop_on(server.url, server.url)
     worker = shop.worker("-c", "2", "-Q", "hipri")

@@ -155,6 +155,29 @@ def test_a_connection_survives_the_death_of_the_master(changing: SentinelSet, op
     assert numbers_of(ours.reserve(["hipri"], 9)) == [4]
 
 
+def test_a_master_that_hangs_is_left_and_not_trusted_when_it_is_back(changing: SentinelSet, open_redis: Open) -> None:
+    ours = open_redis("w/1", url=changing.url, socket_timeout=0.5, **changing.options)
+    ours.publish(envelopes(2))
+    held = ours.reserve(["hipri"], 1)
+    hung = changing.servers[0]
+    with changing.client(hung) as behind:
+        assert behind.wait(1, 5000) == 1
+    hung.freeze()
+    try:
+        before = time.monotonic()
+        with pytest.raises(TransportError, match=r"did not answer within 0\.5 s"):
+            ours.extend(held)
+        assert time.monotonic() - before < 2
+        again(ours.connect, "the worker is on the new master")
+    finally:
+        hung.thaw()
+    ours.connect()
+    assert ours.ack([Ack(delivery) for delivery in held]).done == 1
+    with changing.client(changing.servers[1]) as behind:
+        assert behind.role()[0] == b"master"
+        assert behind.llen("hipri") == 1
+
+
 def test_a_master_that_becomes_a_replica_is_left_and_nothing_is_lost_with_it(open_redis: Open) -> None:
     """It goes on taking writes for a while, which are lost; unless it needs a replica for it."""
     with SentinelSet(careful=True) as changing:
