@@ -33,6 +33,8 @@ _OPTIONS: Final = (
     "min_other_sentinels",
     "sentinel_kwargs",
 )
+#: A connection that the server has closed breaks at the first word.
+_AT_ONCE_S: Final = 0.5
 _NOTHING: Final = object()
 
 
@@ -61,13 +63,15 @@ class RedisLink:
     def call(self, *commands: Command) -> list[Any]:
         """Send the commands in one write and return their replies; a refused command's reply is a `ReplyError`.
 
-        When the server has closed the connection they are sent once more on a new one.
+        When the server has closed the connection they are sent once more on a new one; but not after a wait, in which
+        the caller may have lost its lease on what it wants to store.
         """
         was_open = self._link is not None and self._pid == os.getpid()
+        began = time.monotonic()
         try:
             return self._checked_server(self.use(lambda link: link.call(*commands)))
         except ResultStoreError as error:
-            if not (was_open and _is_dropped(error)):
+            if not was_open or not _is_dropped(error) or time.monotonic() - began > _AT_ONCE_S:
                 raise
         return self._checked_server(self.use(lambda link: link.call(*commands)))
 

@@ -14,6 +14,7 @@ from qworker.core.errors import ResultStoreError
 from qworker.results import ResultStore, StoredResult, open_result_store
 
 from support import RedisServer
+from support.proxy import Proxy
 
 KEY = "celery-task-meta-"
 
@@ -191,3 +192,31 @@ def test_a_unix_socket_will_do(tmp_path: Any, open_on: Callable[..., ResultStore
         with server.client() as client:
             client.select(3)
             assert client.get(KEY + "a") == stored("a").meta
+
+
+def ends_the_connection_after(proxy: Proxy, seconds: float) -> None:
+    """The next words of a client are held for so long; then its connection ends and they never arrive."""
+
+    def hold() -> None:
+        time.sleep(seconds)
+        proxy.cut()
+
+    proxy.interrupt_before(b"EVALSHA", hold)
+
+
+@pytest.mark.parametrize(("after_s", "arrives"), [(0.0, True), (1.0, False)])
+def test_a_result_is_sent_once_more_only_if_the_connection_broke_at_once(
+    redis_server: RedisServer, open_on: Callable[..., ResultStore], after_s: float, arrives: bool
+) -> None:
+    """After a wait the worker may have lost its lease, and another one stored the result that counts."""
+    with Proxy(redis_server.port) as proxy, redis_server.client() as client:
+        client.delete(KEY + "late")
+        store = open_on(proxy.url)
+        store.store([stored("early")])
+        ends_the_connection_after(proxy, after_s)
+        if arrives:
+            store.store([stored("late")])
+        else:
+            with pytest.raises(ResultStoreError):
+                store.store([stored("late")])
+        assert client.exists(KEY + "late") == arrives
