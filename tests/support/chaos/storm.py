@@ -34,7 +34,7 @@ def storm(
 
     A load that ends too early goes on until the `least` of strikes have come (None: half of the most).
     """
-    struck, least = 0, most // 2 if least is None else least
+    struck, least = 0, (most + 1) // 2 if least is None else least
     next_strike = time.monotonic() + rng.expovariate(1 / every_s)
     look_at = 0.0
     while True:
