@@ -161,7 +161,7 @@ class App:
 
     def publish(self, prepared: Prepared, *, add_to_parent: bool = True) -> ResultHandle[Any]:
         """Put a prepared call on the broker. Raises TransportError if the broker did not take it."""
-        if self._producer.publish([prepared.envelope]):
+        if self._producer.publish([prepared.envelope], lambda: self._publish_policy(prepared)):
             logger.debug("%s is not published: a unique message with this id is on its way or runs", prepared.task_id)
         parent = running_context() if add_to_parent else None
         if parent is not None:
@@ -257,9 +257,14 @@ class App:
         url = conf.broker_write_url or conf.broker_url
         return open_transport(url, options=broker_options(conf))
 
-    def _publish_policy(self) -> Mapping[str, Any] | None:
+    def _publish_policy(self, prepared: Prepared | None = None) -> Mapping[str, Any] | None:
+        """How sending is repeated: by the settings, or by what the call itself says."""
         policy: Mapping[str, Any] = self.conf.task_publish_retry_policy
-        return policy if self.conf.task_publish_retry else None
+        wanted = self.conf.task_publish_retry
+        if prepared is not None:
+            wanted = wanted if prepared.retry is None else prepared.retry
+            policy = {**policy, **(prepared.retry_policy or {})}
+        return policy if wanted else None
 
     def _annotate(self) -> None:
         """Apply `task_annotations`: options by task name, those of `*` for all."""

@@ -27,6 +27,9 @@ _STALE_S: Final = 15.0
 _POLICY: Final = {"max_retries": 3, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 1.0}
 
 
+_Policy = Callable[[], "Mapping[str, Any] | None"]
+
+
 class _Line:
     """One thread's connection, and when it was last used."""
 
@@ -69,23 +72,24 @@ class Producer:
     def __init__(
         self,
         open_transport: Callable[[], Transport],
-        policy: Callable[[], Mapping[str, Any] | None] = dict,
+        policy: _Policy = dict,
     ) -> None:
         self._open = open_transport
         self._policy = policy
         self._reset()
 
-    def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+    def publish(self, envelopes: Sequence[Envelope], policy: _Policy | None = None) -> list[Envelope]:
         """Put `envelopes` on the broker; return those whose lock another message has. Raises TransportError.
 
-        What has certainly not been sent is tried again, by the policy. Anything else is not: no message must be sent
-        twice.
+        What has certainly not been sent is tried again, by `policy` or the producer's own. Anything else is not: no
+        message must be sent twice.
         """
-        return self._call(lambda transport: transport.publish(envelopes), "whether the message was queued is not known")
+        doubt = "whether the message was queued is not known"
+        return self._call(lambda transport: transport.publish(envelopes), doubt, policy or self._policy)
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
         """Delete the delayed messages of these tasks; return the ids of which there were any. Raises TransportError."""
-        return self._call(lambda transport: transport.discard_delayed(task_ids), "some may be gone")
+        return self._call(lambda transport: transport.discard_delayed(task_ids), "some may be gone", self._policy)
 
     def close(self) -> None:
         """Close every thread's connection. No thread may be publishing; a later publish connects again."""
@@ -97,19 +101,19 @@ class Producer:
         for line in lines:
             line.transport.close()
 
-    def _call(self, verb: Callable[[Transport], list[_T]], doubt: str) -> list[_T]:
+    def _call(self, verb: Callable[[Transport], list[_T]], doubt: str, policy: _Policy) -> list[_T]:
         if os.getpid() != self._pid:
             self._leave_to_parent()
         line = self._by_thread.get(threading.get_ident()) or self._new_line()
         try:
             return line.call(verb)
         except TransportError as error:
-            return self._call_again(line, verb, error, doubt)
+            return self._call_again(line, verb, error, doubt, policy)
 
     def _call_again(
-        self, line: _Line, verb: Callable[[Transport], list[_T]], error: TransportError, doubt: str
+        self, line: _Line, verb: Callable[[Transport], list[_T]], error: TransportError, doubt: str, policy: _Policy
     ) -> list[_T]:
-        for wait_s in _waits(self._policy()):
+        for wait_s in _waits(policy()):
             if not error.nothing_sent:
                 break
             time.sleep(wait_s)

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 
 class Prepared(NamedTuple):
-    """A call that is ready to be published."""
+    """A call that is ready to be published. `retry`, `retry_policy`: whether and how to send again; None = as set."""
 
     task_id: str
     envelope: Envelope
+    retry: bool | None = None
+    retry_policy: Mapping[str, Any] | None = None
 
 
 class Lineage(NamedTuple):
@@ -80,6 +82,8 @@ def prepare(
     kwargsrepr: str | None = None,
     unique: bool | None = None,
     unique_for: float | timedelta | None = None,
+    retry: bool | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
     **properties: Any,
 ) -> Prepared:
     """Return the envelope for a call of task `name`. The options are those of `Task.apply_async`; see there.
@@ -149,7 +153,8 @@ def prepare(
         serializer=serializer or conf.task_serializer,
         compression=compression or conf.task_compression,
     )
-    return Prepared(task_id, Envelope(queue, raw, priority, due, task_id=task_id, unique=needs_lock))
+    envelope = Envelope(queue, raw, priority, due, task_id=task_id, unique=needs_lock)
+    return Prepared(task_id, envelope, retry, retry_policy)
 
 
 def as_list(links: Any) -> list[Any] | None:

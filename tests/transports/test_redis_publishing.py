@@ -89,6 +89,14 @@ def test_a_send_is_repeated_as_often_as_the_policy_says(app_on: Callable[..., Ap
         app.send_task("never")
     assert 0.5 <= time.monotonic() - before < 3
     assert "not known" not in str(caught.value)
+    before = time.monotonic()
+    with pytest.raises(TransportError):
+        app.send_task("never", retry=False)
+    assert time.monotonic() - before < 0.2
+    before = time.monotonic()
+    with pytest.raises(TransportError):
+        app.send_task("never", retry_policy={"max_retries": 1})
+    assert 0.2 <= time.monotonic() - before < 0.5
     app.conf.task_publish_retry = False
     before = time.monotonic()
     with pytest.raises(TransportError):
