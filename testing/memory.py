@@ -147,6 +147,7 @@ class MemoryTransport:
         self._pipe: tuple[int, int] | None = None
         self._queues: frozenset[str] = frozenset()
         self._order = Order(options)
+        self._is_stopping = False
 
     def connect(self) -> None:
         """Begin the lease and open the wake-up pipe."""
@@ -198,7 +199,14 @@ class MemoryTransport:
         with self._broker.lock:
             for delivery in deliveries:
                 if self._held(delivery.tag) is not None:
-                    self._broker.in_flight[delivery.tag].started = True
+                    self._broker.in_flight[delivery.tag].started = not self._is_stopping
+
+    def mark_stopping(self) -> None:
+        """Clear the marks."""
+        with self._broker.lock:
+            self._is_stopping = True
+            for flight in self._broker.in_flight.values():
+                flight.started = flight.started and flight.owner != self._owner
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Forget, and publish the successors."""

@@ -181,6 +181,13 @@ class Transport(Protocol):
         """
         ...
 
+    def mark_stopping(self) -> None:
+        """This owner is being stopped: if it is killed before it has ended, nothing that it holds counts as crashed.
+
+        Clears its marks, and ends all marking for good.
+        """
+        ...
+
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Settle for good; in the same atomic step publish the successors of those messages that were still held.
 

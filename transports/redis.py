@@ -34,6 +34,7 @@ from .redis_scripts import (
     EXTEND,
     MAINTAIN,
     MARK_STARTED,
+    MARK_STOPPING,
     PUBLISH,
     PURGE,
     PURGE_DEAD,
@@ -145,6 +146,10 @@ class RedisTransport:
         """Put their tags into this owner's set of what runs."""
         if deliveries:
             self._session.run(MARK_STARTED, (), [delivery.tag for delivery in deliveries])
+
+    def mark_stopping(self) -> None:
+        """Delete that set, and note on the server that it stays deleted: a mark may be on its way still."""
+        self._session.run(MARK_STOPPING, (), ())
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Settle for good; successors are published in the same script."""

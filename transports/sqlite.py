@@ -60,6 +60,7 @@ class SqliteTransport:
         # What a look that found nothing saw: the file's version and the queues; and when the next message is due.
         self._seen: tuple[int, tuple[str, ...]] | None = None
         self._next_due = 0.0
+        self._is_stopping = False
 
     def connect(self) -> None:
         """Open the file anew. Raises TransportError, or ConfigError when the file will never do."""
@@ -105,8 +106,14 @@ class SqliteTransport:
     def mark_started(self, deliveries: Sequence[Delivery]) -> None:
         """Note the receipt under which each runs: the next receipt ends the mark, whoever takes the message then."""
         update = f"UPDATE qworker_messages SET started = receipt WHERE {_MINE}"
-        if deliveries:
+        if deliveries and not self._is_stopping:
             self._file.write(lambda db: [self._change(db, update, (), d.tag) for d in deliveries])
+
+    def mark_stopping(self) -> None:
+        """Clear the marks."""
+        self._is_stopping = True
+        update = "UPDATE qworker_messages SET started = 0 WHERE state = 'inflight' AND owner = ?"
+        self._file.write(lambda db: db.execute(update, (self._owner,)))
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Delete, and insert the successors."""

@@ -258,6 +258,9 @@ class SqsTransport:
     def mark_started(self, deliveries: Sequence[Delivery]) -> None:
         """Nothing: SQS counts receives, and that has to do."""
 
+    def mark_stopping(self) -> None:
+        """Nothing: there are no marks."""
+
     def recall(self, known: Collection[str]) -> list[Delivery]:
         """Nothing: what a lost answer has taken comes back by itself when its claim ends."""
         return []

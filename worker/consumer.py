@@ -260,6 +260,8 @@ class Consumer:
     def _tell_broker(self, now: float, woke: bool) -> None:
         if not self._link.is_up and not self._connect(now):
             return
+        if self._outcomes.is_draining:
+            self._marks.end(self._link.transport)  # first: whoever stops us may soon lose patience
         if woke:
             self._link.woke(now)
         self._link.tend(now)  # first: what was lost must not be acked, started or stored

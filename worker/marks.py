@@ -1,7 +1,7 @@
 """Marks on the broker which messages run, so that a worker's death counts as their crash and nobody else's.
 
 Owned by the consumer thread. Only what has run for a moment is marked: short tasks, and with them the hot path, cost
-nothing.
+nothing. A stop ends the marks: whoever kills a worker that takes too long over it blames no task.
 """
 
 from __future__ import annotations
@@ -27,13 +27,24 @@ class Marks:
         self._dispatcher = dispatcher
         self._table = table
         self._clock = clock
+        self._has_ended = False
+
+    def end(self, transport: Transport) -> None:
+        """A stop has begun: tell the broker, once. Raises TransportError; the next call tries again then."""
+        if not self._has_ended:
+            transport.mark_stopping()
+            self._has_ended = True
 
     def next_at(self) -> float:
         """When `mark` has something to look at."""
+        if self._has_ended:
+            return math.inf
         return min((_look_at(seat) for seat in self._dispatcher.seats.values() if seat.load), default=math.inf)
 
     def mark(self, transport: Transport) -> None:
         """Mark what has been running for long enough. Raises TransportError; the next call tries again then."""
+        if self._has_ended:
+            return
         now = self._clock.monotonic()
         due = [seat for seat in self._dispatcher.seats.values() if seat.load and _look_at(seat) <= now]
         if not due:

@@ -142,6 +142,35 @@ def test_a_late_mark_of_a_recovered_message_counts_nothing(
     assert ours.reserve(["hipri"], 1)[0].crashes == 0
 
 
+def test_an_owner_that_is_being_stopped_blames_nothing_of_what_it_holds(
+    producer: Transport, doomed: Transport, ours: Transport
+) -> None:
+    producer.publish(envelopes(3))
+    first, second, third = doomed.reserve(["hipri"], 3)
+    doomed.mark_started([first, second])
+    doomed.mark_stopping()
+    doomed.mark_stopping()
+    doomed.connect()
+    doomed.extend([first, second, third])
+    doomed.mark_started([second, third])
+    wait_for_recovery(ours, 3)
+    assert crashes_by_number(ours.reserve(["hipri"], 9)) == {0: 0, 1: 0, 2: 0}
+
+
+def test_a_stop_forgets_no_earlier_crash_and_nothing_of_others(
+    producer: Transport, doomed: Transport, open_on: OpenTransport, ours: Transport
+) -> None:
+    producer.publish(envelopes(2))
+    doomed.requeue(doomed.reserve(["hipri"], 1), crashed=True)
+    (stopped,) = doomed.reserve(["hipri"], 1)
+    killed = open_on("killed/1", lease_s=LEASE_S)
+    for owner, running in ((doomed, [stopped]), (killed, killed.reserve(["hipri"], 1))):
+        owner.mark_started(running)
+    doomed.mark_stopping()
+    wait_for_recovery(ours, 2)
+    assert crashes_by_number(ours.reserve(["hipri"], 9)) == {0: 1, 1: 1}
+
+
 def test_strange_messages_are_marked_like_others(producer: Transport, doomed: Transport, ours: Transport) -> None:
     producer.publish([Envelope("hipri", raw) for raw in STRANGE.values()])
     doomed.mark_started(doomed.reserve(["hipri"], 100))

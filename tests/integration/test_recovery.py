@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import time
 from contextlib import closing
@@ -64,3 +65,21 @@ def test_a_message_that_takes_whole_workers_down_is_dead_lettered_and_its_neighb
     (letter,) = wait_until(any_shop.dead, "it is dead-lettered")
     assert (letter.reason, letter.crashes) == ("crashed", 3)
     assert any_shop.ran() == ["start never"] * 3 + ["harmless"]
+
+
+def test_a_stop_that_ends_in_a_kill_blames_no_task_however_often(any_shop: Shop) -> None:
+    lease = {"TEST_LEASE": "1"}
+    any_shop.task("gate").delay("go")
+    for count in range(1, 4):
+        worker = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+        wait_until(lambda count=count: any_shop.ran() == ["start go"] * count, "it runs")
+        wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: marked(any_shop) == 0, "the broker knows of the stop")
+        for process in reversed(worker.tree()):
+            process.kill()
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    wait_until(lambda: "end go" in any_shop.ran(), "it has run to its end")
+    assert any_shop.ran() == ["start go"] * 4 + ["end go"]
+    assert any_shop.dead() == []

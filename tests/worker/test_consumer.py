@@ -349,6 +349,25 @@ def test_a_mark_that_did_not_arrive_is_made_after_the_reconnect(bench: Bench) ->
     assert bench.transport.calls["mark_started"] == 2
 
 
+def test_a_stop_ends_the_marks_whatever_happens_to_the_connection(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    bench.table.begin(child.channel.slot, started(child), bench.clock.monotonic(), b"a t")
+    bench.turn(6)
+    assert bench.transport.calls["mark_started"] == 1
+    bench.transport.fail_before("mark_stopping")
+    bench.mailbox.post("drain")
+    bench.turn()
+    bench.clock.advance(1)
+    bench.turn(9)
+    assert (bench.transport.calls["mark_stopping"], bench.transport.calls["mark_started"]) == (2, 1)
+    bench.other.connect()
+    bench.clock.advance(31)
+    bench.other.maintain()
+    assert [d.crashes for d in bench.other.reserve(["q"], 10)] == [0]
+
+
 def crashed_with_its_worker(bench: Bench, times: int) -> None:
     """Publish "a" and let `times` workers die with it, in a row."""
     bench.publish("a")

@@ -16,6 +16,7 @@ local PREFIX, UNACKED, INDEX, CHANNEL, OWNER = ARGV[1], ARGV[2], ARGV[3], ARGV[4
 local OWN = PREFIX .. 'qworker:'
 local HELD = OWN .. 'held:' .. OWNER
 local STARTED = OWN .. 'started:' .. OWNER -- those of them that a child has begun to run
+local STOPPING = OWN .. 'stopping' -- owners that have been told to stop: nothing of theirs is marked
 local LEASES = OWN .. 'leases' -- owner -> when its lease ends, in ms
 local SESSIONS = OWN .. 'sessions' -- owner -> session:lease in ms
 local RENEWED = OWN .. 'renewed' -- when a worker was last heard of, in ms

@@ -6,5 +6,6 @@ if call('EXISTS', HELD) == 1 or call('HGET', SESSIONS, OWNER) ~= ARGV[6] .. ':' 
 call('ZREM', LEASES, OWNER)
 call('HDEL', SESSIONS, OWNER)
 call('SREM', OWNERS, OWNER)
+call('SREM', STOPPING, OWNER)
 call('DEL', STARTED)
 return 1

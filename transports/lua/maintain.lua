@@ -36,6 +36,7 @@ local function forget(owner)
     call('ZREM', LEASES, owner)
     call('HDEL', SESSIONS, owner)
     call('SREM', OWNERS, owner)
+    call('SREM', STOPPING, owner)
     call('DEL', OWN .. 'started:' .. owner)
 end
 
