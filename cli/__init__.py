@@ -26,8 +26,11 @@ def main() -> NoReturn:
     # (`signals.SignalPipe`). Every other command lets them through as soon as it is known (`root`).
     signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
 
+    import gc
     import sys
 
     from .entry import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # or the interpreter looks for cycles in everything at its end: 0.3 s of a worker on SQS
+    sys.exit(code)

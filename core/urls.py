@@ -22,6 +22,8 @@ def _redact_one(url: str) -> str:
         return url if "@" not in url else "**@" + url.rsplit("@", 1)[1]
     if scheme_of(url) == "sqs":
         return _redact_sqs(url)
+    if scheme_of(url) == "dynamodb":
+        return _redact_dynamodb(url)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -38,13 +40,22 @@ def _redact_one(url: str) -> str:
 
 
 def _redact_sqs(url: str) -> str:
-    """An access key id is half a secret, so not shown either; nor are secrets with a bare slash, or without an @."""
     rest = url.split("://", 1)[1].split("?", 1)[0]
+    return f"sqs://{_without_login(rest, rest.strip('/'))}"
+
+
+def _redact_dynamodb(url: str) -> str:
+    rest, mark, query = url.split("://", 1)[1].partition("?")
+    pairs = urlencode([(k, "**" if _is_secret(k) else v) for k, v in parse_qsl(query)], safe="*/:")
+    return f"dynamodb://{_without_login(rest, rest.partition('/')[0])}{mark}{pairs}"
+
+
+def _without_login(rest: str, host: str) -> str:
+    """An access key id is half a secret, so not shown either; nor are secrets with a bare slash, or without an @."""
     user, at, place = rest.rpartition("@")
     if at:
-        return f"sqs://{'**:**' if ':' in user else '**' if user else ''}@{place}"
-    is_place = ":" not in rest or rest.rpartition(":")[2].strip("/").isdigit()
-    return f"sqs://{rest}" if is_place else "sqs://**"
+        return f"{'**:**' if ':' in user else '**' if user else ''}@{place}"
+    return rest if ":" not in host or host.rpartition(":")[2].isdigit() else "**"
 
 
 def _is_secret(parameter: str) -> bool:

@@ -6,6 +6,7 @@ the acks that somebody waits for. Receiving (sqs_polls) and settling (the outbox
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
@@ -34,7 +35,7 @@ _CERTAIN_SHARE: Final = 0.8
 #: What cannot be told to SQS, and waits: above this nothing more is fetched.
 _MOST_PENDING: Final = 1000
 #: A poll under way at the end is waited for so long.
-_GRACE_S: Final = 0.8
+_GRACE_S: Final = 0.5
 #: And what still waits in the outbox.
 _LAST_WORDS_S: Final = 3.5
 #: Said so long before a message's twelve hours end.
@@ -125,6 +126,7 @@ class SqsTransport:
         if problems:
             raise ConfigError(*dict.fromkeys(problems))
         self._has_described = True
+        gc.freeze()  # what botocore has read of its service models stays: no later collection need look at it
 
     def wake_fd(self) -> int | None:
         """Readable when the pollers have brought something."""

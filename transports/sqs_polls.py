@@ -36,7 +36,7 @@ logger = logging.getLogger("qworker.transports")
 #: SQS's limit for one answer.
 BATCH: Final = 10
 #: A long poll claims for so long: what an abandoned one still catches is back after that.
-SHORT_S: Final = 3
+SHORT_S: Final = 2
 #: Polls of one queue side by side, and threads in all beyond one for each queue.
 MOST_POLLS: Final = 8
 #: Behind the first of their groups at most so many wait here; more are given back.
@@ -102,6 +102,7 @@ class Polls:
         self._is_stopped = True
         self._is_closed = False
         self._pipe: tuple[int, int] | None = None
+        self._short_s = min(SHORT_S, lease_s)
 
     # ---- the consumer's side ----
 
@@ -276,13 +277,15 @@ class Polls:
         if claims:
             keep = self._adopt(claims)
             if is_long and keep:
-                keep = self._lengthen(keep)
+                came, keep = len(keep), self._lengthen(keep)
+                if not keep and came and failure is None:  # the way to SQS is longer than the claim
+                    self._short_s = min(2 * self._short_s, self._lease_s)
         if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
             self._on_trouble(failure)
         self._deliver(lane, keep)
 
     def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
-        visible_s = min(SHORT_S, self._lease_s) if is_long else self._lease_s
+        visible_s = self._short_s if is_long else self._lease_s
         request = {
             "QueueUrl": lane.queue.url,
             "MaxNumberOfMessages": ask,

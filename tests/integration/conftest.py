@@ -11,6 +11,7 @@ import pytest
 import redis as redis_client
 
 from support import RedisServer, Shop
+from support.sqs_server import SqsServer
 
 
 @pytest.fixture
@@ -38,6 +39,13 @@ def shop(shop_on: Callable[[str, str], Shop], redis_server: RedisServer, redis_u
 def sqlite_shop(shop_on: Callable[[str, str], Shop], tmp_path: Path) -> Shop:
     """The application on SQLite files of its own."""
     return shop_on(f"sqlite:///{tmp_path}/broker.db", f"sqlite:///{tmp_path}/results.db")
+
+
+@pytest.fixture
+def sqs_shop(shop_on: Callable[[str, str], Shop], sqs: SqsServer, tmp_path: Path) -> Shop:
+    """The application on SQS with a queue `hipri`, its results in a SQLite file."""
+    sqs.queue("hipri")
+    return shop_on(sqs.url, f"sqlite:///{tmp_path}/results.db")
 
 
 @pytest.fixture(params=["redis", "sqlite"])
