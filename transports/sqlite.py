@@ -27,6 +27,7 @@ from .options import positive, read_options
 from .order import ORDER_OPTIONS, Order
 from .sqlite_file import DatabaseFile, path_of
 from .sqlite_rows import BATCH, choose, insert, place
+from .sqlite_silence import excused_until, hear
 from .sqlite_unique import Locks
 from .unique import id_bytes, seal_of, task_id_in
 
@@ -301,10 +302,12 @@ class SqliteTransport:
         return [Delivery(f"{row}.{receipt}", queue, raw, crashes) for row, receipt, queue, raw, crashes in taken]
 
     def _renew(self, db: sqlite3.Connection) -> None:
+        now = time.monotonic()
+        hear(db, now, self._lease_s)
         db.execute(
             "INSERT INTO qworker_owners (owner, ends, lease_s) VALUES (?, ?, ?) "
             "ON CONFLICT (owner) DO UPDATE SET ends = excluded.ends, lease_s = excluded.lease_s",
-            (self._owner, time.monotonic() + self._lease_s, self._lease_s),
+            (self._owner, now + self._lease_s, self._lease_s),
         )
 
     def _leave(self, db: sqlite3.Connection) -> None:
@@ -315,33 +318,47 @@ class SqliteTransport:
     def _maintain(self, db: sqlite3.Connection) -> Maintenance:
         now = time.time()
         moved = _move_due(db, now)
-        recovered = self._recover(db)
+        recovered, look_again_s = self._recover(db)
         (due,) = db.execute("SELECT min(due) FROM qworker_messages WHERE state = 'delayed'").fetchone()
-        (ends,) = db.execute("SELECT min(ends) FROM qworker_owners WHERE owner <> ?", (self._owner,)).fetchone()
         return Maintenance(
             moved=moved,
             recovered=recovered,
             next_due_s=None if due is None else max(0.0, due - now),
             more=BATCH in (moved, recovered),
-            look_again_s=None if ends is None else max(0.0, ends - time.monotonic()),
+            look_again_s=look_again_s,
         )
 
-    def _recover(self, db: sqlite3.Connection) -> int:
-        """Give back what owners hold that have no lease, in the order in which it was taken."""
+    def _recover(self, db: sqlite3.Connection) -> tuple[int, float | None]:
+        """Give back what owners hold that are dead or unknown, in the order in which it was taken.
+
+        Returns how many, and when another owner's lease or excuse ends, in seconds from now.
+        """
         now = time.monotonic()
-        alive = "SELECT owner FROM qworker_owners WHERE ends > ? AND ends <= ? + lease_s"
+        hear(db, now, self._lease_s)
+        ends = self._living(db, now)
+        alive = [self._owner, *ends]
+        others = f"owner NOT IN ({', '.join('?' * len(alive))})"
         query = (
-            f"SELECT id FROM qworker_messages WHERE state = 'inflight' AND owner <> ? AND owner NOT IN ({alive}) "
+            f"SELECT id FROM qworker_messages WHERE state = 'inflight' AND {others} "
             "ORDER BY queue, priority, position DESC LIMIT ?"
         )
         # The youngest first and reversed: with more than one batch, the oldest comes to stand at the very front.
-        rows = [row for (row,) in db.execute(query, (self._owner, now, now, BATCH))][::-1]
+        rows = [row for (row,) in db.execute(query, (*alive, BATCH))][::-1]
         crashed = "UPDATE qworker_messages SET crashes = crashes + 1 WHERE id = ? AND started = receipt"
         db.executemany(crashed, [(row,) for row in rows])
         place(db, rows, front=True)
-        gone = f"DELETE FROM qworker_owners WHERE owner <> ? AND owner NOT IN ({alive})"
-        db.execute(gone, (self._owner, now, now))
-        return len(rows)
+        db.execute(f"DELETE FROM qworker_owners WHERE {others}", alive)
+        return len(rows), max(0.0, min(ends.values()) - now) if ends else None
+
+    def _living(self, db: sqlite3.Connection, now: float) -> dict[str, float]:
+        """Every other owner that lives, and until when it is known to."""
+        found: dict[str, float] = {}
+        query = "SELECT owner, ends, lease_s FROM qworker_owners WHERE owner <> ?"
+        for owner, ends, lease_s in db.execute(query, (self._owner,)).fetchall():
+            until = ends if ends > now else excused_until(db, ends, lease_s)
+            if until > now and ends <= now + lease_s:
+                found[owner] = until
+        return found
 
     def _change(self, db: sqlite3.Connection, statement: str, values: tuple[Any, ...], tag: str) -> bool:
         """Run a statement that ends in _MINE; whether the message was still ours."""

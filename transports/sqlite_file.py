@@ -59,6 +59,8 @@ _ADDED: Final = {"qworker_messages": {"started": "INTEGER NOT NULL DEFAULT 0", "
 _ADDED_LATER: Final = {
     # lock: see unique.py; ends: seconds since the epoch
     "qworker_unique": "CREATE TABLE qworker_unique (lock TEXT PRIMARY KEY, nonce TEXT NOT NULL, ends REAL NOT NULL)",
+    # see sqlite_silence.py; the row without `since` tells when a worker was last heard of. On the monotonic clock
+    "qworker_silences": "CREATE TABLE qworker_silences (since REAL, till REAL NOT NULL)",
     "qworker_delayed_tasks": (
         "CREATE INDEX qworker_delayed_tasks ON qworker_messages (task_id) WHERE state = 'delayed' AND task_id NOT NULL"
     ),
