@@ -108,7 +108,7 @@ def check_commands(farm: Farm, capfd: pytest.CaptureFixture[str], count: int) ->
     assert len(rows) == count
     assert run(["-b", farm.url, "dead", "list", "--limit", str(count)]) == 0
     assert capfd.readouterr().out.count("\n") == count + 1
-    for row in rows[: scaled(50, 500)]:
+    for row in rows[: scaled(10, 100)]:
         assert run(["-b", farm.url, "dead", "show", row["token"]]) == 0
         shown = capfd.readouterr().out
         assert [line for line in shown.splitlines() if not line.isprintable()] == []
