@@ -92,8 +92,9 @@ class DynamoLink:
     @property
     def shown(self) -> str:
         """The table and its region, for messages."""
-        where = self._place.endpoint or (self._client.meta.region_name if self._client else self._place.region)
-        return f"the DynamoDB table {self._place.table!r} in {where or 'the default region'}"
+        region = self._client.meta.region_name if self._client else self._place.region
+        at = f" at {self._place.endpoint}" if self._place.endpoint else ""
+        return f"the DynamoDB table {self._place.table!r} in {region or 'the default region'}{at}"
 
     def deadline(self) -> float:
         """The moment (monotonic) after which a verb that begins now starts no further try."""
@@ -165,8 +166,6 @@ def _make_client(place: Place) -> Any:
     if place.key_id:
         session.set_credentials(place.key_id, place.secret, place.token)
     region = place.region or session.get_config_variable("region") or LOCAL_REGION
-    if place.role:
-        _assume(session, place, region)
     config = Config(
         # A verb ends at most one request after its deadline: twice `timeout_s` in all.
         connect_timeout=place.timeout_s / 2,
@@ -175,17 +174,19 @@ def _make_client(place: Place) -> Any:
         max_pool_connections=MOST_AT_ONCE,
         tcp_keepalive=True,
     )
+    if place.role:
+        _assume(session, place, region, config)
     return session.create_client("dynamodb", region_name=region, endpoint_url=place.endpoint, config=config)
 
 
-def _assume(session: Any, place: Place, region: str) -> None:
+def _assume(session: Any, place: Place, region: str, config: Any) -> None:
     """Let the session act in a role; its tokens are renewed before they end. botocore has no public way to say so."""
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
     def client_of(service: str, **options: Any) -> Any:
         # Whoever emulates DynamoDB emulates STS at the same place; AWS_ENDPOINT_URL_STS says otherwise.
         endpoint = None if os.environ.get("AWS_ENDPOINT_URL_STS") else place.endpoint
-        return session.create_client(service, region_name=region, endpoint_url=endpoint, **options)
+        return session.create_client(service, region_name=region, endpoint_url=endpoint, config=config, **options)
 
     fetcher = AssumeRoleCredentialFetcher(
         client_of,
@@ -193,7 +194,11 @@ def _assume(session: Any, place: Place, region: str) -> None:
         place.role,
         extra_args={"RoleSessionName": "qworker", "DurationSeconds": place.role_s},
     )
-    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "sts-assume-role")
+    credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "sts-assume-role")
+    # botocore renews a quarter of an hour ahead, which is the whole life of a token of 900 s: one for each request.
+    credentials._advisory_refresh_timeout = place.role_s // 5
+    credentials._mandatory_refresh_timeout = place.role_s // 10
+    session._credentials = credentials
 
 
 def _short(text: str) -> str:

@@ -1,0 +1,70 @@
+"""A worker whose results go to DynamoDB: from the start, which needs the table, to a table that is away for a while."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from support import Shop, wait_until
+from support.moto_server import KEY_ID, SECRET, MotoServer
+
+ShopOn = Callable[[str, str], Shop]
+
+
+def url(server: MotoServer, parameters: str = "") -> str:
+    return f"dynamodb://{KEY_ID}:{quote(SECRET, safe='')}@{server.place}/results-{uuid.uuid4()}{parameters}"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/broker.db"
+
+
+def test_results_of_every_kind_come_back(shop_on: ShopOn, broker: str, moto_server: MotoServer) -> None:
+    shop = shop_on(broker, url(moto_server, "?create_table=true"))
+    worker = shop.worker()
+    sums = [shop.task("add").delay(number, 1) for number in range(60)]
+    failed = shop.task("boom").delay()
+
+    assert [result.get(timeout=30) for result in sums] == list(range(1, 61))
+    with pytest.raises(ValueError, match="bad thing"):
+        failed.get(timeout=30)
+    assert worker.stop() == 0
+    assert SECRET not in worker.log
+    assert KEY_ID not in worker.log
+
+
+def test_a_missing_table_ends_the_start_with_its_name_and_region(
+    shop_on: ShopOn, broker: str, moto_server: MotoServer
+) -> None:
+    where = url(moto_server)
+    worker = shop_on(broker, where).worker(ready=False)
+
+    assert worker.wait() == 4
+    assert f"the DynamoDB table '{where.rpartition('/')[2]}' in us-east-1" in worker.log
+    assert "does not exist" in worker.log
+    assert SECRET not in worker.log
+
+
+def test_a_table_that_is_away_loses_neither_tasks_nor_claims(shop_on: ShopOn, broker: str) -> None:
+    with MotoServer() as server:
+        shop = shop_on(broker, url(server, "?create_table=true"))
+        worker = shop.worker()
+        assert shop.task("add").delay(1, 1).get(timeout=30) == 2
+        server.freeze()
+        results = [shop.task("noted").delay(str(number)) for number in range(4)]
+        wait_until(lambda: len(shop.ran()) == 4, "all have run")
+        worker.wait_log("cannot be reached: Read timeout")
+        server.thaw()
+
+        assert [result.get(timeout=30) for result in results] == [None] * 4
+        began = time.monotonic()
+        assert worker.stop() == 0
+        assert time.monotonic() - began < 5
+        assert len(shop.ran()) == 4
+        assert shop.dead() == []
