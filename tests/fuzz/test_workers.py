@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Worker]]:
         yield lambda: stack.enter_context(Worker(tmp_path, *arguments)).wait_ready()
 
 
-@pytest.mark.timeout(scaled(120, 3600))
+@pytest.mark.timeout(scaled(180, 7200))
 def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for(
     farm: Farm,
     executor: TaskExecutor,
