@@ -13,6 +13,7 @@ thread polls one queue at a time. The rules, all of them in `_next_poll`:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -44,6 +45,8 @@ MOST_BEHIND: Final = 100
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 10.0
 _SYSTEM_ATTRIBUTES: Final = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId")
+#: A long poll that has waited for so long shows that there is nothing.
+_PATIENT_S: Final = 1.0
 #: After a long poll the queue is left alone for a moment, so that six of 10 s fit into a minute.
 _PAUSE_S: Final = 0.1
 
@@ -61,6 +64,7 @@ class Lane:
         self.next_at = 0.0
         self.failures = 0
         self.empty_at = -1e9  # when a poll last came back with nothing
+        self.waits_since = math.inf  # when the long poll that is under way began
         self.attempt_id = ""  # FIFO: a receive whose answer was lost is repeated, not made anew
 
 
@@ -172,9 +176,12 @@ class Polls:
                 lane.buffer.remove(claim)
 
     def has_heard(self, name: str, within_s: float) -> bool:
-        """Whether this queue has answered lately that it is empty."""
+        """Whether this queue is known to be empty: a poll has come back so lately, or waits for something to come."""
         lane = self._lanes.get(name)
-        return lane is not None and time.monotonic() - lane.empty_at <= within_s
+        if lane is None:
+            return False
+        now = time.monotonic()
+        return now - lane.empty_at <= within_s or _PATIENT_S <= now - lane.waits_since <= within_s
 
     def retry_now(self) -> None:
         """The network is back."""
@@ -232,6 +239,7 @@ class Polls:
                 lane, ask, is_long = poll
                 lane.polls += 1
                 lane.asked += ask
+                lane.waits_since = time.monotonic() if is_long and self._wait_s > _PATIENT_S else lane.waits_since
                 if self._loose() > 0:
                     self._man()
                     self._cond.notify()
@@ -259,7 +267,8 @@ class Polls:
         return None, None if later is None else later - now
 
     def _may_poll(self, lane: Lane) -> bool:
-        return lane.polls == 0 or (lane.is_busy and lane.polls < MOST_POLLS and self._loose() > 0)
+        # One more beside others has to be worth a request.
+        return lane.polls == 0 or (lane.is_busy and lane.polls < MOST_POLLS and self._loose() >= BATCH)
 
     def _poll(self, lane: Lane, ask: int, is_long: bool) -> None:
         claims: list[Claim] = []
@@ -272,6 +281,7 @@ class Polls:
         with self._cond:
             lane.polls -= 1
             lane.asked -= ask
+            lane.waits_since = math.inf if is_long else lane.waits_since
             self._note(lane, ask, len(claims), failure)
             self._turns.got(lane.queue.name, len(claims))
         if claims:
