@@ -75,6 +75,14 @@ def test_a_run_that_ended_is_repeated_only_if_its_worker_was_killed_in_the_ack_w
     assert complaints(TASK, [run(1, 2), run(3, 4, worker="w2")], Kill(killed_at, "w1")) == found
 
 
+def test_the_ack_window_is_longer_only_while_the_machine_is_out_of_breath() -> None:
+    runs, kill = [run(1, 2), run(3, 4, worker="w2")], Kill(2.2, "w1")
+    assert complaints(TASK, runs, kill, stalls=[(2.06, 0.04)]) == []
+    assert judge(TASK, runs, [kill], stalls=[(2.06, 0.04)]).stretched == 1
+    for stall in ((2.06, 0.03), (1.99, 0.5), (2.2, 0.1)):  # too short, before, after
+        assert complaints(TASK, runs, kill, stalls=[stall]) == ["repeated though nothing cut it"]
+
+
 def test_a_childs_run_was_told_when_it_began_the_next_one() -> None:
     runs = [run(1, 2), run(2.01, key=("b", 0)), run(3, 4, pid=8), run(5, 6, pid=8, key=("b", 0))]
     assert complaints([Task("a"), Task("b")], runs, Kill(2.02, "w1", 7)) == ["repeated though nothing cut it"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from .judge import Fault, Kill
 SURVIVAL_S = 5.0
 #: What systemd's RestartSec would be.
 RESTART_S = 0.1
+_PULSE = Path(__file__).with_name("pulse.py")
 
 
 def boottime() -> float:
@@ -79,6 +82,7 @@ class Fleet:
         self.faults: list[Fault] = []
         self.complaints: list[str] = []
         self.kills: dict[str, int] = {}
+        self._pulse = subprocess.Popen([sys.executable, _PULSE, folder / "pulse.bin"], stdin=subprocess.DEVNULL)
         for number in range(size):
             self._start(hosts[number] if hosts else None)
 
@@ -86,6 +90,8 @@ class Fleet:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._pulse.kill()
+        self._pulse.wait()
         for member in (*self._members, *self._dying):
             member.worker.__exit__(None, None, None)
 

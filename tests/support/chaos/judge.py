@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from .book import LENGTH
+from .pulse import RECORD
 
 #: A task that ended this long before its worker was killed may run again: its ack had not left yet.
 ACK_WINDOW_S: Final = 0.05
+#: From the end of a task to the ack on the broker: child → master → result store → master → broker. On a machine that
+#: is out of breath each of these waits for its turn.
+HAND_OVERS: Final = 4
 #: So many crashes put a message into the dead-letter store.
 MOST_CRASHES: Final = 3
 
@@ -65,11 +69,11 @@ class Kill:
     worker: str
     pid: int | None = None
 
-    def may_have_cut(self, run: Run) -> bool:
+    def may_have_cut(self, run: Run, window_s: float) -> bool:
         """Whether it hit `run`, or the worker while the ack of `run` had not left."""
         if run.worker != self.worker or self.pid not in (None, run.pid, run.ppid):
             return False
-        return self.at <= (inf if run.ended is None else run.ended + ACK_WINDOW_S)
+        return self.at <= (inf if run.ended is None else run.ended + window_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Silence:
     worker: str
     lease_s: float
 
-    def may_have_cut(self, run: Run) -> bool:
+    def may_have_cut(self, run: Run, window_s: float) -> bool:
         """Whether `run` was under way, or not acked yet, when the lease may have ended.
 
         The lease was renewed at most a third of it before the silence began. What starts after its end had to ask.
@@ -89,7 +93,7 @@ class Silence:
         if run.worker != self.worker or self.until - self.since < self.lease_s * 2 / 3:
             return False
         starts_in_time = run.started <= self.since + self.lease_s
-        return starts_in_time and (run.ended is None or run.ended + ACK_WINDOW_S >= self.since)
+        return starts_in_time and (run.ended is None or run.ended + window_s >= self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,13 @@ class Amnesia:
     since: float
     until: float
 
-    def may_have_cut(self, run: Run) -> bool:
+    def may_have_cut(self, run: Run, window_s: float) -> bool:
         """Whether the ack of `run` can be among what was forgotten."""
-        return run.started <= self.until and (run.ended is None or run.ended + ACK_WINDOW_S >= self.since)
+        return run.started <= self.until and (run.ended is None or run.ended + window_s >= self.since)
 
+
+#: When a process got its turn (CLOCK_BOOTTIME), and how long it had waited for it.
+Stall = tuple[float, float]
 
 Fault = Kill | Silence | Amnesia
 
@@ -116,6 +123,7 @@ class Verdict:
     lost: int = 0
     repeated: int = 0  # runs again, allowed or not
     in_ack_window: int = 0  # of these, after an end that could not be told any more
+    stretched: int = 0  # of these, after more than 50 ms, on a machine that was out of breath
     vanished: int = 0  # at-most-once messages that never ran, because their child was killed before they could
     dead: int = 0
     recovery_s: list[float] = field(default_factory=list)  # from the fault to the next run
@@ -133,6 +141,13 @@ def read_book(path: Path) -> tuple[list[Run], list[str]]:
         except (ValueError, KeyError, UnicodeDecodeError) as error:
             complaints.append(f"a record makes no sense ({error!r}): {record!r}")
     return sorted(runs.values(), key=lambda run: run.started), complaints
+
+
+def read_pulse(path: Path) -> list[Stall]:
+    """When the machine let its processes wait."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = len(data) - len(data) % RECORD.size
+    return [(at, late) for at, late in RECORD.iter_unpack(data[:whole])]
 
 
 def _read(record: bytes, runs: dict[str, Run]) -> None:
@@ -163,13 +178,15 @@ def judge(
     left: Mapping[str, str] | None = None,
     dead: Iterable[str] = (),
     results: Mapping[str, str | None] | None = None,
+    stalls: Sequence[Stall] = (),
 ) -> Verdict:
     """Hold every promise against the book.
 
     `left` tells where messages still are (task id → place), `dead` which are dead letters, `results` what each task is
-    said to have returned (its run's name); None means that nobody asked.
+    said to have returned (its run's name); None means that nobody asked. `stalls` tells when the machine let processes
+    wait for their turn (pulse.py).
     """
-    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead))
+    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead), stalls)
     case.losses()
     case.repeats()
     case.overlaps()
@@ -187,11 +204,13 @@ class _Case:
         faults: Sequence[Fault],
         left: Mapping[str, str],
         dead: frozenset[str],
+        stalls: Sequence[Stall],
     ) -> None:
         self._tasks = tasks
         self._faults = faults
         self._left = left
         self._dead = dead
+        self._stalls = stalls
         self._by_key: dict[Key, list[Run]] = defaultdict(list)
         self._by_id: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(runs, key=lambda r: r.started):
@@ -264,6 +283,7 @@ class _Case:
             )
         else:
             self.verdict.in_ack_window += run.ended is not None
+            self.verdict.stretched += run.ended is not None and _moment(cause) > run.ended + ACK_WINDOW_S
             self.verdict.recovery_s.append(following.started - _moment(cause))
 
     def overlaps(self) -> None:
@@ -312,8 +332,17 @@ class _Case:
         """The earliest fault that may have cut this run or its ack."""
         if run.was_cut:
             return Kill(run.seen, run.worker, run.pid)
-        causes = [fault for fault in self._faults if fault.may_have_cut(run) and not self._was_told(run, fault)]
+        window_s = self._window_s(run)
+        causes = [f for f in self._faults if f.may_have_cut(run, window_s) and not self._was_told(run, f)]
         return min(causes, key=_moment) if causes else None
+
+    def _window_s(self, run: Run) -> float:
+        """How long the ack of this run could take: longer than promised if the machine let everybody wait just then."""
+        if run.ended is None:
+            return ACK_WINDOW_S
+        until = run.ended + ACK_WINDOW_S
+        late = [late for at, late in self._stalls if at >= run.ended and at - late <= until]
+        return ACK_WINDOW_S + HAND_OVERS * max(late, default=0.0)
 
     def _was_told(self, run: Run, fault: Fault) -> bool:
         """Whether the master knew of this end: the child had begun its next run, and only then it was killed."""

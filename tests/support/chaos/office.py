@@ -13,7 +13,7 @@ from typing import Any
 from qworker import App
 
 from ..waiting import wait_until
-from .judge import Fault, Run, Task, Verdict, judge, read_book
+from .judge import Fault, Run, Task, Verdict, judge, read_book, read_pulse
 from .whereabouts import Whereabouts
 
 _SOURCES = Path(__file__).parent
@@ -64,7 +64,8 @@ class Office:
         where = self.where()
         dead = [one for one, place in where.items() if place == "dead"]
         results = self._results(tasks) if with_results else None
-        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results)
+        stalls = read_pulse(self.folder / "pulse.bin")
+        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results, stalls=stalls)
         verdict.complaints[:0] = nonsense
         return verdict
 
