@@ -20,7 +20,7 @@ from qworker.transports import Ack, Delivery, Rejection, Transport, open_transpo
 
 from support import RedisServer, wait_until
 from support.brokers import InRedis
-from support.chaos import IS_LONG, QUEUE, TO_CLIENT, TO_SERVER, Cutter, Fleet, Office, Task, row, scaled
+from support.chaos import IS_LONG, QUEUE, TO_CLIENT, TO_SERVER, Cutter, Fleet, Office, Task, demand_none, row, scaled
 from support.messages import envelope, envelopes, number_of
 
 Record = Callable[[str, object], None]
@@ -141,7 +141,7 @@ def test_a_worker_whose_connections_end_at_any_byte_loses_and_repeats_nothing(
         record_property, f"a worker's connections cut, {direction}", f"{len(tasks)} tasks, 1 worker × 2", {"cut": cuts},
         lost=verdict.lost, repeated=verdict.repeated, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + fleet.complaints == []
+    demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished == 0
     assert cuts > scaled(2, 40)
 

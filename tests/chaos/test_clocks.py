@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chaos import QUEUE, Fleet, Load, Office, drain, row, scaled, storm
+from support.chaos import QUEUE, Fleet, Load, Office, demand_none, drain, row, scaled, storm
 
 Record = Callable[[str, object], None]
 
@@ -75,5 +75,5 @@ def test_a_clock_that_jumps_by_an_hour_ends_no_lease_and_delays_nothing(
         record_property, "clock jumps of ± 1 h", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}", faults,
         lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + jumping.complaints + steady.complaints == []
+    demand_none(verdict.complaints, jumping.complaints, steady.complaints)
     assert jumps >= len(shifts)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from support import wait_until
-from support.chaos import QUEUE, Fleet, Load, Office, Silence, Task, boottime, row, scaled
+from support.chaos import QUEUE, Fleet, Load, Office, Silence, Task, boottime, demand_none, row, scaled
 
 Record = Callable[[str, object], None]
 
@@ -42,7 +42,7 @@ def test_a_worker_that_stood_still_past_its_lease_starts_and_settles_nothing_tha
         record_property, what, f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}", {"stop": times},
         lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + fleet.complaints == []
+    demand_none(verdict.complaints, fleet.complaints)
     assert verdict.repeated >= times, "a frozen worker's running tasks ran elsewhere"
 
 

@@ -18,6 +18,7 @@ from support.chaos import (
     Office,
     Silence,
     boottime,
+    demand_none,
     drain,
     namespaces,
     proxied,
@@ -80,7 +81,7 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
         {"cut off": rounds, "paused": rounds, "killed": rounds},
         lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + fleet.complaints == [], fleet.faults
+    demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished <= rounds * HOSTS * CONCURRENCY
     assert verdict.repeated > 0
 

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from support.chaos import QUEUE, Fleet, Load, Office, Verdict, drain, office_in, on_sqlite, row, scaled, storm
+from support.chaos import (
+    QUEUE,
+    Fleet,
+    Load,
+    Office,
+    Verdict,
+    demand_none,
+    drain,
+    office_in,
+    on_sqlite,
+    row,
+    scaled,
+    storm,
+)
 
 Record = Callable[[str, object], None]
 
@@ -34,7 +47,7 @@ def killer(fleet: Fleet, rng: random.Random) -> Callable[[], bool]:
 def check(verdict: Verdict, fleet: Fleet) -> None:
     cut = sum(count for what, count in fleet.kills.items() if what != "child") * CONCURRENCY + fleet.kills["child"]
     assert set(fleet.kills) == set(KINDS), "every kind of kill was tried"
-    assert verdict.complaints + fleet.complaints == []
+    demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished <= cut, "more at-most-once messages never ran than children were killed"
 
 

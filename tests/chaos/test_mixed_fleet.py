@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from support import wait_until
-from support.chaos import QUEUE, Fleet, Kill, Load, Office, boottime, drain, row, scaled, storm
+from support.chaos import QUEUE, Fleet, Kill, Load, Office, boottime, demand_none, drain, row, scaled, storm
 
 Record = Callable[[str, object], None]
 
@@ -121,5 +121,5 @@ def test_either_may_be_stopped_in_any_way_and_nothing_is_lost_or_repeated(
         record_property, "Celery and qworker on one queue", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}",
         stops, lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
     )  # fmt: skip
-    assert verdict.complaints + fleet.complaints == []
+    demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished <= sum(stops.values()) * CONCURRENCY

@@ -6,7 +6,7 @@ from ..chaos_table import row
 from .cutter import TO_CLIENT, TO_SERVER, Cutter
 from .fleet import Fleet, boottime
 from .hosts import Host, namespaces, proxied, why_no_namespaces
-from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, judge, read_book
+from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, demand_none, judge, read_book
 from .load import Load
 from .office import QUEUE, Office, office_in
 from .scale import IS_LONG, new_seed, scaled
@@ -31,6 +31,7 @@ __all__ = [
     "Task",
     "Verdict",
     "boottime",
+    "demand_none",
     "drain",
     "judge",
     "namespaces",

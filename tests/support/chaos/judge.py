@@ -28,6 +28,13 @@ MOST_CRASHES: Final = 3
 Key = tuple[str, int]
 
 
+def demand_none(*complaints: Sequence[str]) -> None:
+    """Fail with every complaint in full."""
+    found = [text for some in complaints for text in some]
+    if found:
+        raise AssertionError(f"{len(found)} complaints:\n" + "\n".join(found))
+
+
 @dataclass(slots=True)
 class Run:
     """One run, as the book tells it. Times are of CLOCK_BOOTTIME, the same for all processes of this host."""
@@ -279,7 +286,8 @@ class _Case:
         elif cause is None or _moment(cause) > following.started:
             self._complain(
                 f"repeated though nothing cut it: {_told(run)}, then {_told(following)}; "
-                f"faults of that worker: {[fault for fault in self._faults if _worker(fault) == run.worker]}"
+                f"faults of that worker: {[fault for fault in self._faults if _worker(fault) == run.worker]}; "
+                f"its ack could take {self._window_s(run):.3f} s"
             )
         else:
             self.verdict.in_ack_window += run.ended is not None
