@@ -22,6 +22,7 @@ from .message import (
     BAD_ID,
     MISSING_HEADER,
     OVERSIZE,
+    PAYLOAD_MISSING,
     REFUSED_CONTENT_TYPE,
     TOO_DEEP,
     UNDECODABLE_BODY,
@@ -204,7 +205,7 @@ def _body(
 ) -> Any:
     kind = envelope.get("content-type") or _JSON
     if type(kind) is not str or kind not in accept:
-        raise MessageError(REFUSED_CONTENT_TYPE, f"content type {kind!r:.80} is not in accept_content")
+        raise _refused(kind, envelope.get("body"))
     data = _body_bytes(envelope.get("body"), properties.get("body_encoding"))
     if headers.get("compression"):
         data = _unpack(data, headers["compression"], max_bytes)
@@ -219,6 +220,14 @@ def _body(
         raise MessageError(UNKNOWN_ENCODING, text) from None
     except (DecodeError, ConfigError) as problem:
         raise MessageError(UNDECODABLE_BODY, f"the body cannot be decoded: {problem}") from None
+
+
+def _refused(kind: Any, body: Any) -> MessageError:
+    from ..transports import POINTER_TYPE
+
+    if kind == POINTER_TYPE:  # the transport could not put the payload in its place, and says why
+        return MessageError(PAYLOAD_MISSING, f"the payload is not here: {body!s:.500}")
+    return MessageError(REFUSED_CONTENT_TYPE, f"content type {kind!r:.80} is not in accept_content")
 
 
 def _body_bytes(body: Any, encoding: Any) -> bytes:

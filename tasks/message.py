@@ -19,6 +19,7 @@ BAD_ID: Final = "bad_id"
 BAD_ETA: Final = "bad_eta"
 BAD_EXPIRES: Final = "bad_expires"
 BAD_BODY_SHAPE: Final = "bad_body_shape"
+PAYLOAD_MISSING: Final = "payload_missing"
 
 #: What brokers can say with a priority.
 MOST_PRIORITY: Final = 255

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from .redis_refusals import is_wrong_server, refusal
     from .redis_sentinel import open_link
     from .redis_url import Endpoint, read_url
+    from .sqs_offload import POINTER_TYPE
     from .unique import make_seal, seal_of, task_id_in
 
 __all__ = [
+    "POINTER_TYPE",
     "Ack",
     "Capabilities",
     "Command",
@@ -60,6 +62,7 @@ _LAZY = {
     "Endpoint": "redis_url",
     "Link": "redis_link",
     "Order": "order",
+    "POINTER_TYPE": "sqs_offload",
     "Place": "order",
     "carry_out": "order",
     "make_seal": "unique",

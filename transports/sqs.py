@@ -22,6 +22,7 @@ from .sqs_clients import Clients
 from .sqs_dead import DeadLetters
 from .sqs_errors import Trouble
 from .sqs_outbox import SEND, VISIBILITY, Op, Outbox, Result
+from .sqs_payloads import Payloads
 from .sqs_polls import BATCH, Polls, out_of_reach
 from .sqs_queues import DEFAULT_MAX_BYTES, Directory, Queue, describe
 from .sqs_settling import Settling
@@ -38,6 +39,8 @@ _MOST_PENDING: Final = 1000
 _GRACE_S: Final = 0.5
 #: And what still waits in the outbox.
 _LAST_WORDS_S: Final = 3.5
+#: And payloads in S3 whose messages are gone.
+_LAST_PAYLOADS_S: Final = 1.0
 #: Said so long before a message's twelve hours end.
 _NOTICE_S: Final = 600
 #: An approximate count is asked for once a second at most.
@@ -72,14 +75,19 @@ class SqsTransport:
         self._depths: dict[str, tuple[float, int]] = {}
         self._has_described = False
         self._clients = Clients(found)
-        self._directory = Directory(self._clients, read_url(url, found), found)
+        account = read_url(url, found)
+        self._directory = Directory(self._clients, account, found)
         self._claims = Claims()
         self._outbox = Outbox(self._clients, self._note_trouble, patience_s=3 * found.get("socket_timeout", 5.0))
+        self._payloads = Payloads(
+            found, lambda: self._clients.storage(account), lambda claims, due: self._settling.give_back(claims, due)
+        )
         self._settling = Settling(
             self._directory,
             self._claims,
             self._outbox,
             found,
+            self._payloads,
             ready=lambda claims: self._polls.put(claims, front=True),
             again=lambda claim: self._polls.put([claim], front=True),
             forget=lambda claim: self._polls.forget(claim),
@@ -92,6 +100,7 @@ class SqsTransport:
             adopt=self._settling.adopt,
             release=self._settling.give_back,
             lengthen=self._lengthen,
+            unpack=self._payloads.unpacked,
             on_trouble=self._note_trouble,
         )
 
@@ -125,6 +134,7 @@ class SqsTransport:
                 problems += problem.problems
         if problems:
             raise ConfigError(*dict.fromkeys(problems))
+        self._payloads.check()
         self._has_described = True
         gc.freeze()  # what botocore has read of its service models stays: no later collection need look at it
 
@@ -158,6 +168,7 @@ class SqsTransport:
         most = queue.traits.max_bytes
         if len(envelope.raw) > DEFAULT_MAX_BYTES // 2 and not queue.has_traits:
             most = self._directory.traits(queue).max_bytes
+        envelope = self._payloads.stowed(envelope, most)
         entry = entry_of(envelope, is_fifo=queue.is_fifo, now=now, most_bytes=most, plain=self._is_plain)
         return Op(SEND, queue, entry)
 
@@ -416,6 +427,7 @@ class SqsTransport:
             self._polls.close(_GRACE_S)
             if len(self._outbox) and not self._outbox.flush(_LAST_WORDS_S):
                 logger.error("%d things could not be told to SQS: what they are about may run again", len(self._outbox))
+            self._payloads.close(_LAST_PAYLOADS_S)
             self._outbox.close()
             self._clients.close()
         except Exception:  # close() never raises, and claims end by themselves

@@ -25,10 +25,12 @@ class Claim:
         "attempts",
         "crashes",
         "got_at",
+        "is_acked",
         "is_gone",
         "is_leaving",
         "is_settling",
         "is_told",
+        "pointer",
         "queue",
         "received",
         "tag",
@@ -44,9 +46,11 @@ class Claim:
         self.attempts = received.number(ATTEMPTS)
         self.tag = ""
         self.is_settling = False  # its end is in the outbox
+        self.is_acked = False  # and that end is a delete for good
         self.is_leaving = False  # its visibility is being changed for the last time: no renewal must undo that
         self.is_gone = False  # settled, or lost
         self.is_told = False  # that its twelve hours end
+        self.pointer = b""  # the envelope that was received, where `received.raw` comes from S3
 
     def delivery(self) -> Delivery:
         """As the worker sees it."""

@@ -54,6 +54,10 @@ class Clients:
         """The region in which this account's queues are looked for. Raises ConfigError."""
         return account.region or self._session(account).get_config_variable("region") or DEFAULT_REGION
 
+    def storage(self, account: Account) -> Any:
+        """The client of S3 for this account, for large payloads. Its errors are botocore's."""
+        return self._client(account, "s3")
+
     def close(self) -> None:
         """Close every connection; requests under way fail. A later call makes new clients."""
         with self._lock:
@@ -84,10 +88,16 @@ class Clients:
             max_pool_connections=CONNECTIONS,
             parameter_validation=False,  # ours are made here; it costs a tenth of each call
             tcp_keepalive=True,
+            # An emulator has no host name for each bucket.
+            s3={"addressing_style": "path"} if account.endpoint else None,
         )
         session = self._session(account)
         region = account.region or session.get_config_variable("region") or DEFAULT_REGION
-        return session.create_client("sqs", region_name=region, endpoint_url=account.endpoint, config=config)
+        endpoint = account.endpoint
+        if kind == "s3" and os.environ.get("AWS_ENDPOINT_URL_S3"):
+            endpoint = None
+        service = "s3" if kind == "s3" else "sqs"
+        return session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
 
     def _session(self, account: Account) -> Any:
         session = self._sessions.get(account)

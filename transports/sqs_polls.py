@@ -72,7 +72,7 @@ class Polls:
     """The pollers and the buffer. `take`, `stop` and `close` are the consumer thread's; `wake` is called by pollers.
 
     `release` gives a claim back; `adopt` judges what was received and returns what may be delivered; `lengthen` renews
-    short claims and returns those that are still ours.
+    short claims and returns those that are still ours; `unpack` fetches large payloads and returns what has come.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Polls:
         adopt: Callable[[list[Claim]], list[Claim]],
         release: Callable[[Sequence[Claim]], None],
         lengthen: Callable[[list[Claim]], list[Claim]],
+        unpack: Callable[[list[Claim]], list[Claim]],
         on_trouble: Callable[[QWorkerError], None],
     ) -> None:
         self._clients = clients
@@ -95,6 +96,7 @@ class Polls:
         self._adopt = adopt
         self._release = release
         self._lengthen = lengthen
+        self._unpack = unpack
         self._on_trouble = on_trouble
         self._boottime = SystemClock().boottime
         self._rng = random.Random()
@@ -205,7 +207,7 @@ class Polls:
             self._is_closed = self._is_stopped = True
             self._demand = 0
             self._cond.notify_all()
-            while any(lane.polls for lane in self._lanes.values()) and time.monotonic() < until:
+            while any(lane.polls or lane.asked for lane in self._lanes.values()) and time.monotonic() < until:
                 self._cond.wait(until - time.monotonic())
         if self._pipe is not None:
             pipe, self._pipe = self._pipe, None
@@ -280,7 +282,7 @@ class Polls:
         keep: list[Claim] = []
         with self._cond:
             lane.polls -= 1
-            lane.asked -= ask
+            lane.asked -= ask - len(claims)  # these are still on their way to the buffer
             lane.waits_since = math.inf if is_long else lane.waits_since
             self._note(lane, ask, len(claims), failure)
             self._turns.got(lane.queue.name, len(claims))
@@ -290,9 +292,10 @@ class Polls:
                 came, keep = len(keep), self._lengthen(keep)
                 if not keep and came and failure is None:  # the way to SQS is longer than the claim
                     self._short_s = min(2 * self._short_s, self._lease_s)
+            keep = keep if self._is_stopped else self._unpack(keep)
         if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
             self._on_trouble(failure)
-        self._deliver(lane, keep)
+        self._deliver(lane, keep, len(claims))
 
     def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
         visible_s = self._short_s if is_long else self._lease_s
@@ -333,11 +336,12 @@ class Polls:
         wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(lane.failures - 1, 10))
         lane.next_at = now + wait_s * self._rng.uniform(0.5, 1.0)
 
-    def _deliver(self, lane: Lane, claims: list[Claim]) -> None:
+    def _deliver(self, lane: Lane, claims: list[Claim], came: int) -> None:
         """Into the buffer, as far as there is room and nobody has said stop; the rest goes back."""
         ready = self._claims.enter(claims)
         too_many: list[Claim] = []
         with self._cond:
+            lane.asked -= came
             buffered = sum(len(other.buffer) for other in self._lanes.values())
             room = 0 if self._is_stopped or not lane.is_active else max(0, self._demand - buffered)
             too_many = ready[room:]

@@ -19,6 +19,7 @@ from ..core.errors import ConfigError, MessageError, QWorkerError
 from .base import Envelope, Rejection
 from .sqs_claims import Claim, Claims, visibility
 from .sqs_outbox import DELETE, SEND, VISIBILITY, Op, Outbox, Result
+from .sqs_payloads import Payloads
 from .sqs_queues import Directory, Queue
 from .sqs_url import MOST_CLAIM_S
 from .sqs_wire import (
@@ -65,6 +66,7 @@ class Settling:
         claims: Claims,
         outbox: Outbox,
         options: Mapping[str, Any],
+        payloads: Payloads,
         *,
         ready: Callable[[list[Claim]], None],
         again: Callable[[Claim], None],
@@ -73,6 +75,7 @@ class Settling:
         self._directory = directory
         self._claims = claims
         self._outbox = outbox
+        self._payloads = payloads
         self._dead_letter_queue: str | None = options.get("dead_letter_queue")
         self._is_plain = not options.get("sqs_base64_encoding", True)
         self._ready = ready
@@ -110,7 +113,7 @@ class Settling:
             return
         claim.is_settling = True
         if not sends:
-            self._delete(claim)
+            self._finish(claim)
             return
         left = len(sends)
         refused: list[Result] = []
@@ -125,18 +128,20 @@ class Settling:
             if is_last and refused:
                 self._refuse_successor(claim, refused[0])
             elif is_last:
-                self._delete(claim)
+                self._finish(claim)
 
         for queue, entry in sends:
             self._put(Op(SEND, queue, entry, sent))
 
     def delete_op(self, claim: Claim) -> Op:
         """The delete alone, for who waits for it."""
-        claim.is_settling = True
+        claim.is_settling = claim.is_acked = True
         return Op(DELETE, claim.queue, {"ReceiptHandle": claim.received.handle})
 
     def deleted(self, claim: Claim) -> None:
         """SQS has confirmed."""
+        if claim.is_acked:
+            self._payloads.acked(claim)
         self._ready(self._claims.leave(claim))
 
     def give_back(self, claims: Sequence[Claim], due: float | None = None) -> None:
@@ -190,6 +195,10 @@ class Settling:
         self.reject(Rejection(claim.delivery(), "successor_refused", {"error": str(error)}), claim)
 
     # ---- ways ----
+
+    def _finish(self, claim: Claim) -> None:
+        claim.is_acked = True
+        self._delete(claim)
 
     def _give_back(self, claim: Claim, wait_s: float) -> None:
         if self._must_be_sent_anew(claim, wait_s):
@@ -309,6 +318,7 @@ class Settling:
     def _send_of(self, envelope: Envelope, parent: Claim) -> tuple[Queue, Entry]:
         queue = self._directory.find(envelope.queue)
         most = self._directory.traits(queue).max_bytes
+        envelope = self._payloads.stowed(envelope, most)
         # The same task once more, with the parent's deduplication id: SQS would drop it.
         is_anew = bool(envelope.task_id) and envelope.task_id == id_of(parent.received.raw)
         return queue, entry_of(

@@ -17,6 +17,8 @@ from .order import ORDER_OPTIONS
 
 #: What AWS allows a receipt to be invisible, all renewals together.
 MOST_CLAIM_S: Final = 43200
+#: A larger payload could not be sent in base64, even to a queue that takes 1 MiB.
+MOST_THRESHOLD: Final = 768 * 1024
 _SHAPE: Final = (
     "write sqs://KEY:SECRET@ (percent-encode both: / is %2F, + is %2B, @ is %40), sqs://KEY:SECRET@host:port for "
     "another endpoint, or sqs:// for credentials from the environment"
@@ -222,6 +224,9 @@ OPTIONS: Final[Mapping[str, Converter]] = {
     "sts_token_buffer_time": _within(0, 3600),
     "sqs_base64_encoding": _flag,
     "dead_letter_queue": _text,
+    "s3_bucket": _text,
+    "s3_prefix": _prefix,
+    "s3_threshold_bytes": _within(1024, MOST_THRESHOLD),
     "queue_tags": _mapping,
     "sqs-creation-attributes": _mapping,
     "create_missing_queues": _flag,
