@@ -5,6 +5,10 @@ leases. It goes by kombu's rules, under kombu's lock: an entry returns to the fr
 priority, or of every queue that the bindings of its exchange lead to. Two things are different: the bytes of the
 envelope stay as they are, and what leads nowhere, or cannot be read, goes to the dead-letter store and is not dropped.
 
+Scores are times of the clocks of Celery workers. By a clock that is an hour behind, everything would be stale at once.
+So an entry must also have stood there unchanged for the visibility timeout of the server's time, since lua/maintain.lua
+first saw it.
+
 Entries are read here and moved by lua/restore.lua, which moves only what is still as it was read.
 """
 
@@ -16,7 +20,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,9 +41,10 @@ _EVERY_S: Final = 10.0
 _PAGE: Final = 500
 #: Read in one go, as far as the entries' sizes allow.
 _PAGE_BYTES: Final = 16 * 1024 * 1024
-#: Longer than one page takes; a worker that dies in between holds the others up for no longer than this.
-_MUTEX_MS: Final = 60_000
-_OURS: Final = re.compile(rb"[0-9a-f]+\.[0-9a-f]+-[0-9]+:[0-9]+:[0-9]+:")
+#: A worker that dies in between holds Celery's up for no longer than this. The scripts would be safe without it.
+_MUTEX_MS: Final = 5_000
+#: Living Celery workers look every 100 s or so: what they may restore, they restore first.
+_COURTESY_S: Final = 150.0
 _DECODER: Final = json.JSONDecoder()
 _SPACE: Final = " \t\r\n"
 
@@ -66,6 +71,7 @@ class StaleEntries:
         self._unacked = names.prefix + options.get("unacked_key", "unacked")
         self._index = names.prefix + options.get("unacked_index_key", "unacked_index")
         self._mutex = names.prefix + options.get("unacked_mutex_key", "unacked_mutex")
+        self._foreign = f"{names.prefix}qworker:foreign"
         self._look_at = 0.0
         self._passed = 0  # so many stale entries, from the youngest, are not for us to move
 
@@ -95,25 +101,33 @@ class StaleEntries:
 
     def _restore_page(self) -> tuple[int, bool]:
         """The youngest first: each goes to the front, so the oldest comes to stand at the very front."""
-        page = self._page()
-        read, entries = self._read([tag for tag, _ in page])
+        page, now = self._page()
+        read, entries = self._read([tag for tag, _ in page], self._long_known(page, now))
         foreign = [(tag, score, entries[tag]) for tag, score in page[:read] if tag in entries]
         restored, left = self._move(foreign) if foreign else (0, 0)
         more = read < len(page) or len(page) == _PAGE
         self._passed = self._passed + read - left if more else 0
         return restored, more
 
-    def _page(self) -> list[tuple[bytes, bytes]]:
-        """Tags and scores."""
+    def _page(self) -> tuple[list[tuple[bytes, bytes]], float]:
+        """Tags and scores, and the server's time."""
         ((seconds, micros),) = self._session.call(("TIME",))
-        oldest = int(seconds) + int(micros) / 1e6 - self._visibility_s
-        limits = (f"({oldest:.6f}", "-inf", "BYSCORE", "REV", "LIMIT", self._passed, _PAGE, "WITHSCORES")
-        (found,) = self._session.call(("ZRANGE", self._index, *limits))
-        return list(zip(found[::2], found[1::2], strict=True))
+        now = int(seconds) + int(micros) / 1e6
+        limits = (f"({now - self._visibility_s:.6f}", "-inf", "BYSCORE", "REV", "LIMIT", self._passed, _PAGE)
+        (found,) = self._session.call(("ZRANGE", self._index, *limits, "WITHSCORES"))
+        return list(zip(found[::2], found[1::2], strict=True)), now
 
-    def _read(self, tags: Sequence[bytes]) -> tuple[int, dict[bytes, bytes | None]]:
-        """How many of these tags were looked at, as many as sizes allow; and the entries of those that are not ours."""
-        foreign = [tag for tag in tags if not _OURS.match(tag)]
+    def _long_known(self, page: Sequence[tuple[bytes, bytes]], now: float) -> set[bytes]:
+        """Those of the tags that have stood there unchanged for long enough. There are no notes on ours."""
+        if not page:
+            return set()
+        (seen,) = self._session.call(("ZMSCORE", self._foreign, *(score + b" " + tag for tag, score in page)))
+        latest_ms = (now - self._visibility_s - min(_COURTESY_S, self._visibility_s)) * 1000
+        return {tag for (tag, _), at in zip(page, seen, strict=True) if at is not None and float(at) <= latest_ms}
+
+    def _read(self, tags: Sequence[bytes], wanted: Collection[bytes]) -> tuple[int, dict[bytes, bytes | None]]:
+        """How many of these tags were looked at, as many as sizes allow; and the entries of those that are wanted."""
+        foreign = [tag for tag in tags if tag in wanted]
         if not foreign:
             return len(tags), {}
         sizes = dict(
@@ -125,11 +139,11 @@ class StaleEntries:
             if room < 0 and read:
                 break
             read += 1
-        wanted = [tag for tag in tags[:read] if tag in sizes]
-        if not wanted:
+        shown = [tag for tag in tags[:read] if tag in sizes]
+        if not shown:
             return read, {}
-        (found,) = self._session.call(("HMGET", self._unacked, *wanted))
-        return read, dict(zip(wanted, found, strict=True))
+        (found,) = self._session.call(("HMGET", self._unacked, *shown))
+        return read, dict(zip(shown, found, strict=True))
 
     def _move(self, entries: Sequence[tuple[bytes, bytes, bytes | None]]) -> tuple[int, int]:
         """How many came back, and how many tags have left the index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import select
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 from qworker.core.errors import ConfigError, LeaseLost, TransportError
-from qworker.transports import Ack, Rejection
+from qworker.transports import Ack, Envelope, Rejection
 
 from support import RedisServer
 from support.brokers import soon, wait_for_due, wait_for_recovery
@@ -123,6 +124,49 @@ def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisSe
     assert ours.requeue_dead([letter.token for letter in ours.dead_letters()]) == 1
     assert ours.ack([Ack(delivery) for delivery in held[3:]]).done == 17
     assert ours.depths(["hipri"]) == {"hipri": 3}
+
+
+@pytest.mark.parametrize("broken", ["qworker:held:w/1", "unacked_index", "unacked", "qworker:odd"])
+def test_a_claim_that_fails_half_way_makes_no_second_message(
+    broken: str, open_redis: Open, behind: redis.Redis
+) -> None:
+    ours = open_redis("w/1")
+    ours.publish([Envelope("hipri", b"odd")] if broken == "qworker:odd" else envelopes(2))
+    behind.set(broken, "by somebody else")
+    for _ in range(2):
+        with pytest.raises(TransportError, match="WRONGTYPE"):
+            ours.reserve(["hipri"], 9)
+    behind.delete(broken)
+    ours.connect()
+    ours.extend([])
+    assert ours.recall([]) == []
+    assert behind.keys("qworker:held:*") == []
+    assert ours.ack([Ack(delivery) for delivery in ours.reserve(["hipri"], 9)]).lost == []
+    assert (ours.depths(["hipri"]), behind.hlen("unacked"), behind.zcard("unacked_index")) == ({"hipri": 0}, 0, 0)
+
+
+def test_a_server_whose_clock_is_set_back_lets_no_running_message_look_old_to_celery(
+    open_redis: Open, behind: redis.Redis
+) -> None:
+    ours = open_redis("w/1")
+    ours.publish(envelopes(1))
+    held = ours.reserve(["hipri"], 1)
+    ahead = time.time() + 7200  # by the clock as it was
+    behind.zadd("unacked_index", {held[0].tag: ahead})
+    assert list(ours.extend(held).lost) == []
+    assert behind.zscore("unacked_index", held[0].tag) == ahead
+
+
+def test_a_mark_that_comes_too_late_leaves_no_key(open_redis: Open, behind: redis.Redis) -> None:
+    ours = open_redis("w/1")
+    ours.publish(envelopes(3))
+    held = ours.reserve(["hipri"], 3)
+    ours.mark_started(held)
+    ours.ack([Ack(held[0])])
+    ours.requeue(held[1:2])
+    ours.reject([Rejection(held[2], "crashed")])
+    ours.mark_started(held)
+    assert behind.keys("qworker:started:*") == []
 
 
 def test_flushed_scripts_are_loaded_again(open_redis: Open, behind: redis.Redis) -> None:

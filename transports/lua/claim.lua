@@ -154,10 +154,12 @@ for run = 1, #runs, 2 do
         enter(envelope, tail, session .. '-' .. (number + position) .. ':' .. crashes .. suffix)
     end
 end
-in_chunks('HSET', UNACKED, entries)
-in_chunks('ZADD', INDEX, scores)
-in_chunks('HSET', ODD, odd)
+-- Tags first: should one of these fail, then what it leaves behind are tags without a message, which clear themselves
+-- away, and no second message.
 in_chunks('SADD', HELD, tags)
+in_chunks('ZADD', INDEX, scores)
+in_chunks('HSET', UNACKED, entries)
+in_chunks('HSET', ODD, odd)
 renew(now_ms, session, lease_ms)
 
 -- 3. Take them from the lists.

@@ -23,6 +23,7 @@ local RENEWED = OWN .. 'renewed' -- when a worker was last heard of, in ms
 local SHORTEST = OWN .. 'shortest' -- the shortest lease of any owner, in ms
 local SILENCES = OWN .. 'silences' -- "from-until" of times without a sign of any worker -> when it matters no more, in ms
 local OWNERS = OWN .. 'owners' -- whoever has joined and neither left nor been found dead
+local FOREIGN = OWN .. 'foreign' -- "score tag" of Celery's entries in flight -> when first seen so, in ms
 local ODD = OWN .. 'odd' -- tag -> envelope that kombu could not restore
 local DELAYED, DELAYED_DATA = OWN .. 'delayed', OWN .. 'delayed:data'
 local TWINS = OWN .. 'delayed:twins' -- task id -> "highest number, how many" of its delayed messages beyond the first

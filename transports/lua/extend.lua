@@ -33,7 +33,10 @@ for first = 1, #held, CHUNK do
         end
     end
 end
-in_chunks('ZADD', INDEX, renewed)
+-- Never back: Celery workers judge scores by their own clocks, and take what looks old.
+for first = 1, #renewed, CHUNK do
+    call('ZADD', INDEX, 'GT', unpack(renewed, first, math.min(first + CHUNK - 1, #renewed)))
+end
 if #vanished > 0 then let_go(OWNER, vanished) end
 
 local lost = {}

@@ -6,6 +6,9 @@
 
 local LEASE_MS, VISIBILITY_S = tonumber(ARGV[6]), tonumber(ARGV[7]) / 1000
 local WALK = OWN .. 'walk' -- how many of the old entries in flight are still to be looked at
+local STEP = 2000 -- of them in one look: each costs about 5 µs
+local STRAY_MS = math.min(LEASE_MS * 1.5, 45000, VISIBILITY_S * 1000) -- what is younger is not looked at
+local SAMPLE = 500 -- of the notes on foreign entries: so many are checked in one look
 
 go_on_when_full()
 local now_s, now_ms = now_s_ms()
@@ -13,6 +16,29 @@ hear(now_ms, LEASE_MS)
 local moved, more = move_due(now_ms)
 local recovered, bytes = 0, 0
 local look_ms -- when to look for the dead again
+
+-- Kombu judges its entries by scores that clocks of Celery workers have made, which may differ from the server's by any
+-- amount. So it is noted since when each has stood there unchanged (redis_stale.py).
+local function notice(notes)
+    for first = 1, #notes, CHUNK do
+        call('ZADD', FOREIGN, 'NX', unpack(notes, first, math.min(first + CHUNK - 1, #notes)))
+    end
+end
+
+local function forget_foreign()
+    local gone = {}
+    for _, note in ipairs(call('ZRANDMEMBER', FOREIGN, SAMPLE)) do
+        local score, tag = string.match(note, '^(%S+) (.*)$')
+        if tonumber(call('ZSCORE', INDEX, tag) or '') ~= tonumber(score) then gone[#gone + 1] = note end
+    end
+    in_chunks('ZREM', FOREIGN, gone)
+end
+
+-- Whether this entry ends as ours do: a producer could have chosen a tag that looks like ours.
+local function is_ours(tag, tail)
+    local entry = call('HGET', UNACKED, tag)
+    return not entry or string.sub(entry, -tail, 5 - tail) == ', "", '
+end
 
 -- Put back one message of somebody who is gone; false when this call has moved enough already. What had been started
 -- when its owner died has one more crash; what only waited there has not.
@@ -24,6 +50,11 @@ local function restore(tag, owner)
     local crashes, tail, list = read_tag(tag)
     local envelope = envelope_of(tag, tail)
     if envelope then
+        local score = not owner and not is_ours(tag, tail) and call('ZSCORE', INDEX, tag)
+        if score then
+            notice({now_ms, score .. ' ' .. tag})
+            return true
+        end
         if owner then crashes = crashes + call('SISMEMBER', OWN .. 'started:' .. owner, tag) end
         put(tag, list, 'F', envelope, crashes, now_ms)
         recovered, bytes = recovered + 1, bytes + #envelope
@@ -92,7 +123,6 @@ end
 -- neither lived nor known of it for so long. Scores are whole seconds, so one more.
 local function is_stray(tag, score)
     local lease_ms = lease_of_tag(tag)
-    if not lease_ms then return false end
     local ends_ms = score * 1000 + 1000 + lease_ms
     return now_ms > ends_ms + lease_ms / 2 and now_ms > excused_until(ends_ms, lease_ms, now_ms)
 end
@@ -101,15 +131,22 @@ end
 -- these come to stand at the very front. A position is no name: entries that come and go may let the walk pass over
 -- others, which the next one finds.
 local function walk(owners)
-    local old = call('ZCOUNT', INDEX, '-inf', '(' .. now_s - LEASE_MS * 1.5 / 1000)
+    local old = call('ZCOUNT', INDEX, '-inf', '(' .. now_s - STRAY_MS / 1000)
     if old == 0 then return end
     local left = tonumber(call('GET', WALK) or 0)
     if left <= 0 or left > old then left = old end
-    local first = math.max(0, left - BATCH)
+    local first = math.max(0, left - STEP)
     local found, strays = call('ZRANGE', INDEX, first, left - 1, 'WITHSCORES'), {}
+    local notes, noted, now_text = {}, 0, tostring(now_ms)
     for i = #found - 1, 1, -2 do
-        if is_stray(found[i], tonumber(found[i + 1])) then strays[#strays + 1] = found[i] end
+        if not lease_of_tag(found[i]) then
+            notes[noted + 1], notes[noted + 2] = now_text, found[i + 1] .. ' ' .. found[i]
+            noted = noted + 2
+        elseif is_stray(found[i], tonumber(found[i + 1])) then
+            strays[#strays + 1] = found[i]
+        end
     end
+    notice(notes)
     for _, tag in ipairs(held_by_nobody(strays, owners)) do
         if not restore(tag) then return end
         more = more or first > 0
@@ -123,6 +160,7 @@ if call('SET', lock, OWNER, 'NX', 'PX', 1000) or call('GET', lock) == OWNER then
     local owners = known_owners()
     bury_the_dead(owners)
     walk(owners)
+    forget_foreign()
 end
 
 local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')

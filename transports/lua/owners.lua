@@ -23,10 +23,11 @@ local function held_by_nobody(tags, owners)
     return tags
 end
 
--- The lease of the session that took this message, in ms; nil when the tag is none of ours.
+-- The lease of the session that took this message, in ms; nil when the tag is none of ours. A producer chooses the tags
+-- of Celery's entries, so the form has to fit exactly.
 local function lease_of_tag(tag)
-    local lease = string.match(tag, '^%x+%.(%x+)%-%d+:%d+:%d+:')
-    return lease and tonumber(lease, 16)
+    local session, lease, number = string.match(tag, '^(%x+)%.(%x+)%-(%d+):%d+:%d+:.')
+    return session and #session == 17 and #number == 13 and #lease <= 12 and tonumber(lease, 16) or nil
 end
 
 -- Until when a silence explains that this lease was not renewed, 0 when none does: the lease had not ended before, and is

@@ -29,6 +29,7 @@ while at <= #ARGV do
         end
         call('HDEL', UNACKED, tag)
         call('ZREM', INDEX, tag)
+        call('ZREM', FOREIGN, ARGV[at + 1] .. ' ' .. tag)
         left = left + 1
     end
     at = at + 7 + (count == 0 and 2 or count)
