@@ -18,6 +18,7 @@ from qworker.tasks.encoding import encode_task
 from qworker.transports import Envelope
 
 from support import Shop, Worker, wait_until
+from support.chaos.scale import new_seed
 
 _MORE_TASKS = '''
 
@@ -159,13 +160,16 @@ def test_what_follows_a_run_is_published_once_wherever_the_worker_is_killed(
 ) -> None:
     """When a run ends, its result is stored, its successor published, its message acked: a kill may fall in between."""
     add_tasks(any_shop)
+    seed = new_seed()
+    print(f"seed: run this test again with QWORKER_CHAOS_SEED={seed}")  # noqa: T201
+    rng = random.Random(seed)
     lease = {"TEST_LEASE": "1"}
     names = [f"n{number}" for number in range(3)]
     for name in names:
         worker = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
         publish(any_shop, name)
         wait_until(lambda n=name: first.format(n) in " ".join(any_shop.ran()), "the first part has run")
-        time.sleep(random.uniform(0, 0.012))
+        time.sleep(rng.uniform(0, 0.012))
         kill_all(worker)
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
 
