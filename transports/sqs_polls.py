@@ -273,29 +273,35 @@ class Polls:
         return lane.polls == 0 or (lane.is_busy and lane.polls < MOST_POLLS and self._loose() >= BATCH)
 
     def _poll(self, lane: Lane, ask: int, is_long: bool) -> None:
-        claims: list[Claim] = []
+        """One request, and what follows from it. Its places are taken until what it has brought is in the buffer."""
+        got: list[Claim] = []
         failure: QWorkerError | None = None
         try:
-            claims = self._receive(lane, ask, is_long)
+            got = self._receive(lane, ask, is_long)
         except QWorkerError as error:
             failure = error
-        keep: list[Claim] = []
+        keep = self._adopt(got) if got else []
+        if is_long and keep:
+            keep = self._lengthen(keep)
+            if not keep:  # the way to SQS is longer than the claim
+                self._short_s = min(2 * self._short_s, self._lease_s)
+        if keep and not self._is_stopped:
+            keep = self._unpack(keep)
+        ready = self._claims.enter(keep)
         with self._cond:
             lane.polls -= 1
-            lane.asked -= ask - len(claims)  # these are still on their way to the buffer
+            lane.asked -= ask
             lane.waits_since = math.inf if is_long else lane.waits_since
-            self._note(lane, ask, len(claims), failure)
-            self._turns.got(lane.queue.name, len(claims))
-        if claims:
-            keep = self._adopt(claims)
-            if is_long and keep:
-                came, keep = len(keep), self._lengthen(keep)
-                if not keep and came and failure is None:  # the way to SQS is longer than the claim
-                    self._short_s = min(2 * self._short_s, self._lease_s)
-            keep = keep if self._is_stopped else self._unpack(keep)
+            self._turns.got(lane.queue.name, len(got))
+            self._note(lane, ask, len(got), failure)
+            too_many = self._lay_down(lane, keep, ready)
+            self._cond.notify_all()
+        if too_many:
+            self._release(too_many)
+        if ready:
+            self.wake()
         if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
             self._on_trouble(failure)
-        self._deliver(lane, keep, len(claims))
 
     def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
         visible_s = self._short_s if is_long else self._lease_s
@@ -336,23 +342,16 @@ class Polls:
         wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(lane.failures - 1, 10))
         lane.next_at = now + wait_s * self._rng.uniform(0.5, 1.0)
 
-    def _deliver(self, lane: Lane, claims: list[Claim], came: int) -> None:
-        """Into the buffer, as far as there is room and nobody has said stop; the rest goes back."""
-        ready = self._claims.enter(claims)
-        too_many: list[Claim] = []
-        with self._cond:
-            lane.asked -= came
-            buffered = sum(len(other.buffer) for other in self._lanes.values())
-            room = 0 if self._is_stopped or not lane.is_active else max(0, self._demand - buffered)
-            too_many = ready[room:]
-            lane.buffer.extend(ready[:room])
-            if self._is_stopped or len(self._claims.behind()) > MOST_BEHIND:
-                too_many = too_many + [claim for claim in claims if claim not in ready]
-            self._cond.notify_all()
-        if too_many:
-            self._release(too_many)
-        if ready[:room]:
-            self.wake()
+    def _lay_down(self, lane: Lane, keep: list[Claim], ready: list[Claim]) -> list[Claim]:
+        """Into the buffer, as far as there is room and nobody has said stop; returns what is to go back."""
+        buffered = sum(len(other.buffer) for other in self._lanes.values())
+        is_stopped = self._is_stopped or not lane.is_active
+        room = 0 if is_stopped else max(0, self._demand - buffered)
+        lane.buffer.extend(ready[:room])
+        too_many = ready[room:]
+        if is_stopped or len(self._claims.behind()) > MOST_BEHIND:
+            too_many += [claim for claim in keep if claim not in ready]
+        return too_many
 
 
 def out_of_reach(error: QWorkerError) -> TransportError:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 from qworker.testing import MemoryBroker, MemoryTransport
-from qworker.transports import Transport, open_transport
+from qworker.transports import Ack, Delivery, Rejection, Settled, Transport, open_transport
+from qworker.transports.sqs import SqsTransport
 
 from .redis_server import RedisServer
+from .sqs_server import SqsServer
 from .waiting import wait_until
 
 Places = list[tuple[str, bytes]]
@@ -164,3 +166,57 @@ def decoded(record: bytes) -> Any:
 
 
 OpenBroker = Callable[[], Broker]
+
+
+class InSqs:
+    """A moto server. What waits there cannot be looked at, so there are no `places`."""
+
+    def __init__(self, server: SqsServer) -> None:
+        self.server = server
+        self.clear()
+
+    def clear(self) -> None:
+        self.server.reset()
+
+    def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
+        quick = {"wait_time_seconds": 0, "polling_interval": 0.02, "create_missing_queues": True}
+        return PatientTransport(self.server.url, {**quick, **options}, owner, lease_s)
+
+    def places(self) -> Places:
+        raise NotImplementedError("SQS shows nobody what waits")
+
+
+class PatientTransport(SqsTransport):
+    """Verbs that return when SQS has done what was asked for, so that a test can look at once."""
+
+    def __init__(self, url: str, options: Mapping[str, Any], owner: str, lease_s: float) -> None:
+        super().__init__(url, options, owner=owner, lease_s=lease_s)
+
+    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
+        got: list[Delivery] = []
+        since = time.monotonic()
+        while len(got) < limit:
+            more = super().reserve(queues, limit - len(got), arm=arm)
+            got += more
+            if more:
+                since = time.monotonic()
+            elif all(self._polls.has_heard(name, time.monotonic() - since) for name in queues):
+                break
+            time.sleep(0.002)
+        if got or not arm:
+            self.stop_fetching()
+            self._outbox.flush(10)
+        return got
+
+    def ack(self, acks: Sequence[Ack]) -> Settled:
+        return self._done(super().ack(acks))
+
+    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
+        return self._done(super().requeue(deliveries, crashed=crashed, due=due))
+
+    def reject(self, rejections: Sequence[Rejection]) -> Settled:
+        return self._done(super().reject(rejections))
+
+    def _done(self, settled: Settled) -> Settled:
+        assert self._outbox.flush(10), "SQS has done what it was told"
+        return settled
