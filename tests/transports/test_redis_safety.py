@@ -6,6 +6,7 @@ import logging
 import select
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,16 @@ def test_a_mark_that_comes_too_late_leaves_no_key(open_redis: Open, behind: redi
     ours.reject([Rejection(held[2], "crashed")])
     ours.mark_started(held)
     assert behind.keys("qworker:started:*") == []
+
+
+def test_a_due_time_is_rounded_up_to_whole_milliseconds_of_the_server(open_redis: Open, behind: redis.Redis) -> None:
+    producer = open_redis()
+    for number in range(100):
+        due = time.time() + 600 + number / 9000
+        producer.publish([replace(envelope(number, due=due), task_id=f"t{number}")])
+        score = behind.zscore("qworker:delayed", f"id:t{number}")
+        assert score is not None
+        assert int(score) >= due * 1000
 
 
 def test_flushed_scripts_are_loaded_again(open_redis: Open, behind: redis.Redis) -> None:

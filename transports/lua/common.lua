@@ -228,7 +228,7 @@ end
 -- by age; where the token says nothing of age, its number is added as a fraction of a millisecond.
 local function publish(token, wait_ms, list, side, envelope, crashes, now_ms, task_id)
     if not wait_ms or wait_ms <= 0 then return put(token, list, side, envelope, crashes, now_ms) end
-    local due_ms = now_ms + wait_ms
+    local due_ms = now_ms + 1 + wait_ms -- rounded up: never too early
     if task_id and task_id ~= '' then
         due_ms = due_ms + tonumber(string.match(token, '%-(%d+)') or 0) % 4096 / 4096
         token = delayed_token(task_id)
