@@ -113,6 +113,19 @@ def test_a_living_owner_with_a_long_lease_keeps_everything_when_its_records_are_
     assert slow.ack([Ack(delivery) for delivery in held]).done == 4
 
 
+def test_a_living_owner_with_a_long_lease_keeps_everything_when_all_about_it_is_lost(
+    open_redis: Open, behind: redis.Redis
+) -> None:
+    ours, slow = open_redis("ours/1", lease_s=LEASE_S), open_redis("slow/1", lease_s=300)
+    ours.publish([*envelopes(2), Envelope("hipri", b"odd")])
+    held = slow.reserve(["hipri"], 3)
+    age(behind, 100, *tags_of(held))
+    behind.delete("qworker:held:slow/1", "qworker:shortest", "qworker:renewed", "qworker:silences", *RECORDS)
+    assert look_for_the_dead(ours, 0.5) == 0
+    assert list(slow.extend(held).lost) == []
+    assert slow.ack([Ack(delivery) for delivery in held]).done == 3
+
+
 def test_what_an_owner_took_before_a_reconnect_is_no_stray(open_redis: Open, behind: redis.Redis) -> None:
     ours, living = open_redis("ours/1", lease_s=LEASE_S), open_redis("living/1", lease_s=LEASE_S)
     ours.publish(envelopes(2))
