@@ -172,6 +172,7 @@ class _Spawner:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         die_with_parent(parent_pid)
         offer_stacks(stack_fd)
+        _loosen_authkey()
         work, talk = socket.socket(fileno=work_fd), socket.socket(fileno=talk_fd)
         child_main(self._runtime, slot, work, talk, self._table_fd, stack_fd)
         sys.stdout.flush()
@@ -185,6 +186,12 @@ class _Spawner:
                 status, peak_kib = end
                 report = {"event": "exited", "slot": slot, "pid": process.pid, "status": status, "peak_kib": peak_kib}
                 send_report(self._reports, report)
+
+
+def _loosen_authkey() -> None:
+    """Let tasks start processes by `spawn` and `forkserver`: multiprocessing pickles no key of billiard's class."""
+    config = billiard.current_process()._config
+    config["authkey"] = bytes(config["authkey"])
 
 
 def _end_of(process: Any) -> tuple[int, int | None] | None:
