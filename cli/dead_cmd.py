@@ -165,7 +165,8 @@ def _facts(letter: DeadLetter) -> dict[str, Any]:
 
     who = identify(letter.raw)
     when = datetime.fromtimestamp(letter.died_at, timezone.utc).isoformat(timespec="seconds")
-    values = (letter.queue, who.task_id, who.task, letter.reason, letter.crashes, when)
+    crashes = letter.details.get("crashes", letter.crashes)  # the store counts those before the last one
+    values = (letter.queue, who.task_id, who.task, letter.reason, crashes, when)
     return {**dict(zip(_COLUMNS, values, strict=True)), "token": letter.token}
 
 

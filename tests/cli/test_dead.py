@@ -90,6 +90,15 @@ class TestList:
         assert [letter["id"] for letter in found] == ["t2", "t1"]
         assert len(dead("list", "-Q", "hipri", "--limit", "1").out.splitlines()) == 2
 
+    def test_the_crash_count_is_that_of_the_details_which_know_the_last_crash_too(
+        self, dead: Qworker, behind: Transport
+    ) -> None:
+        behind.publish([Envelope("hipri", raw("t1"))])
+        behind.reject([Rejection(d, "crashed", {"crashes": 3}) for d in behind.reserve(["hipri"], 1)])
+
+        assert json.loads(dead("list", "--json").out)["crashes"] == 3
+        assert "crashes: 3\n" in dead("show", "t1").out
+
     def test_a_long_id_is_cut_and_still_understood(self, dead: Qworker, bury: Bury, behind: Transport) -> None:
         bury("x" * 300, "t2")
 
