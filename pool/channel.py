@@ -8,6 +8,7 @@ caller, and what cannot be written to talk at once waits in a buffer.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -17,6 +18,8 @@ from .wire import PACKET, PACKET_BYTES, RECORD, SAYINGS, Say, Tell, Work, pack_e
 
 _READ_AT_ONCE: Final = 256 * 1024
 _WORK_BYTES: Final = 212_992
+#: In a child's stack, the frames from before it was forked: the same thirty lines below every task.
+_BEFORE_FORK: Final = re.compile(r'(  File "[^"]*/pool/spawner\.py", line \d+ in _in_child\n)(?:  File .*\n)+')
 
 
 class Channel:
@@ -127,7 +130,7 @@ class Channel:
         """What the child has written about its stacks since the last call: when asked to, or dying of a fault."""
         text = os.pread(self._stack, _READ_AT_ONCE, self._stack_at)
         self._stack_at += len(text)
-        return text.decode("utf-8", "replace")
+        return _BEFORE_FORK.sub(r"\1", text.decode("utf-8", "replace"))
 
     def has_news(self) -> bool:
         """Whether something that the child has said, or its end, has not been read yet. Never waits."""

@@ -17,7 +17,7 @@ import logging
 import math
 import selectors
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from ..tasks import identify
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
 from .hearing import Hearing, Verdict
-from .ledger import Ledger, State
+from .ledger import Entry, Ledger, State
 from .link import Link
 from .mailbox import Letter, Mailbox
 from .marks import Marks
@@ -476,8 +476,9 @@ class Consumer:
         entries = self._ledger.empty_buffer()
         for entry in entries:
             self._settler.requeue(entry)
-        if entries:
-            logger.info("released %d messages that no child had started", len(entries))
+        for start in range(0, len(entries), MOST_NAMED):
+            ids = _ids(entries[start : start + MOST_NAMED])
+            logger.info("released %d messages that no child had started: %s", len(ids), ", ".join(ids))
 
     def _drain(self, now: float) -> None:
         """On every turn of a stop: dismiss children that have finished; report when nothing is left to do."""
@@ -503,7 +504,11 @@ class Consumer:
 
     def _say_what_is_left(self) -> None:
         """For whoever looks for these messages while nobody has them."""
-        ids = [identify(entry.delivery.raw).task_id or "(no id)" for entry in self._ledger.entries()]
+        ids = _ids(self._ledger.entries())
         if ids:
             more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
             logger.error("%d messages are left to their lease: %s%s", len(ids), ", ".join(ids[:MOST_NAMED]), more)
+
+
+def _ids(entries: Iterable[Entry]) -> list[str]:
+    return [identify(entry.delivery.raw).task_id or "(no id)" for entry in entries]

@@ -297,6 +297,10 @@ class Crew:
         """Process ids of the children that are ready and stay, by serial number."""
         return {slot.serial: slot.pid for slot in self._staying() if slot.pid and slot.is_ready}
 
+    def index_of(self, serial: int) -> int:
+        """Which slot this living child sits in."""
+        return next(slot.index for slot in self._slots.values() if slot.serial == serial)
+
     def _staying(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if not slot.is_leaving]
 

@@ -87,7 +87,8 @@ class Generations:
         """Start a spawner when one is due; finish or give up a reload."""
         if self._fallback is not None and crew.is_hopeless:
             self._give_up(crew, self._fallback, f"new children cannot start: {crew.boot_trouble}")
-        elif crew.is_ready:
+        elif crew.is_ready and self._fallback is not None:
+            logger.info("reload: the new children work, the old ones finish what they run")
             self._fallback = None
         for spawner in [s for s in self._leaving if s is not self._fallback and not crew.has_children_of(s)]:
             spawner.close()

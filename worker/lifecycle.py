@@ -101,6 +101,7 @@ class Lifecycle:
         self._mailbox.post("resume")
 
     def _begin_quiet(self) -> None:
+        logger.info("quiet: nothing new is fetched until SIGCONT")
         self._mailbox.post("quiet")
 
     def _begin_warm(self) -> None:
@@ -108,7 +109,8 @@ class Lifecycle:
         self._drain()
 
     def _begin_soft(self) -> None:
-        logger.info("soft shutdown: running tasks have %g s, everything else goes back to its queue", self.soft_s)
+        if self.soft_s > 0:  # otherwise the cold stop follows at once
+            logger.info("soft shutdown: running tasks have %g s, everything else goes back to its queue", self.soft_s)
         self._drain()
         self.deadline = self._clock.monotonic() + self.soft_s
 

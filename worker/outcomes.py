@@ -241,7 +241,8 @@ class Outcomes:
         assert seat.limits is not None
         limit = seat.limits[1]
         if not limit.acks_on_timeout:
-            self._crashed(entry, replace(death, stack=seat.stack))
+            why = f"{death.cause()} at its hard time limit of {limit.hard_s:g} s"
+            self._crashed(entry, replace(death, why=why, stack=seat.stack))
             return
         lost = lost_outcome(entry.delivery.raw, TimeLimitExceeded(limit.hard_s), {}, self._final_tasks)
         if limit.stores and lost.meta is not None:
@@ -257,9 +258,10 @@ class Outcomes:
         fate = (
             "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
         )
+        peak = "" if death.peak_kib is None else f"peak memory {death.peak_kib} KiB, "
         logger.error(
-            "Task %s[%s] lost: %s, peak memory %s KiB, crash %d of %d, %s",
-            lost.details.get("task"), lost.task_id, text, death.peak_kib, crashes, MAX_CRASHES, fate,
+            "Task %s[%s] lost: %s, %scrash %d of %d, %s",
+            lost.details.get("task"), lost.task_id, text, peak, crashes, MAX_CRASHES, fate,
         )  # fmt: skip
         if retried:
             self._settler.requeue(entry, crashed=True)

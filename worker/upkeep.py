@@ -89,7 +89,8 @@ class Upkeep:
 
     def _on_much(self, serial: int, kib: int) -> None:
         if self._crew.replace(serial):
-            logger.info("a child has %d KiB of its own: it is replaced after its task", kib)
+            child = self._crew.index_of(serial) + 1
+            logger.info("child %d has %d KiB of memory of its own: it is replaced after its task", child, kib)
 
     def _on_too_much(self, serial: int, kib: int) -> None:
         self._mailbox.post("condemn", serial=serial, kib=kib, limit_kib=self._hard_kib)

@@ -53,7 +53,12 @@ def test_a_time_out_that_is_not_acked_is_a_counted_crash(any_shop: Shop) -> None
     any_shop.task("hard_again").delay("never")
     wait_until(lambda: len(any_shop.dead()) == 1, "dead-lettered after three tries", 20)
     assert any_shop.ran() == ["start"] * 3
-    assert any_shop.dead()[0].reason == "crashed"
+    dead = any_shop.dead()[0]
+    assert dead.reason == "crashed"
+    assert dead.details["cause"] == "signal 9 (SIGKILL) at its hard time limit of 0.3 s"
+    assert "in wait_for" in dead.details["stack"]
+    assert "in _in_child" in dead.details["stack"]
+    assert "spawner_main" not in dead.details["stack"], "what happened before the fork tells nothing"
 
 
 def test_what_a_task_has_started_dies_with_its_child(any_shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 
@@ -54,13 +55,14 @@ def test_jitter_spreads_the_ends_of_children(any_shop: Shop) -> None:
 
 
 def test_a_spike_that_is_over_recycles_nobody_and_a_leak_does(shop: Shop) -> None:
-    shop.worker("-c", "1", "-Q", "hipri", "--max-memory-per-child", "60000")
+    worker = shop.worker("-c", "1", "-Q", "hipri", "--max-memory-per-child", "60000")
     (shop.folder / "now").touch()
     spike = shop.task("eats").delay(100, "now").get(timeout=10)
     assert shop.task("pid").delay().get(timeout=10) == spike
     leaky = shop.task("leaks").delay(100).get(timeout=10)
     assert leaky == spike
     wait_until(lambda: shop.task("pid").delay().get(timeout=10) != leaky, "the leaky child is replaced")
+    assert re.search(r"child 1 has \d+ KiB of memory of its own: it is replaced", worker.log)
 
 
 def test_a_task_above_the_hard_memory_limit_is_killed_and_says_why(shop: Shop) -> None:

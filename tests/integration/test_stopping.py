@@ -17,8 +17,7 @@ def test_a_warm_stop_gives_back_at_once_what_no_child_has_started(any_shop: Shop
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     any_shop.task("gate").delay("go")
     wait_until(lambda: any_shop.ran() == ["start go"], "the first task runs")
-    for i in range(6):
-        any_shop.task("noted").delay(f"n{i}")
+    waiting = [any_shop.task("noted").delay(f"n{i}").id for i in range(6)]
     wait_until(lambda: any_shop.in_flight() == 4, "the window is full")
     told_at = time.monotonic()
     worker.signal(number)
@@ -28,6 +27,8 @@ def test_a_warm_stop_gives_back_at_once_what_no_child_has_started(any_shop: Shop
     (any_shop.folder / "go").touch()
     assert worker.wait() == 0
     assert "Task shop.gate[" in worker.log
+    released = [line for line in worker.log.splitlines() if "that no child had started" in line]
+    assert [task_id in " ".join(released) for task_id in waiting] == [True] * 3 + [False] * 3
     assert any_shop.in_flight() == 0
     assert any_shop.ran() == ["start go", "end go"]
     any_shop.worker("-c", "1", "-Q", "hipri")
