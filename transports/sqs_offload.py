@@ -5,7 +5,7 @@ cannot follow it refuses it instead of running something else. The object is the
 
 The order keeps messages whole: the object is written before the pointer is sent, and deleted after the pointer's own
 delete is confirmed. A crash between two of these leaves an object that nobody points to: the bucket's lifecycle rule
-removes it (docs/results.md). Called by sqs_payloads.
+removes it (docs/payloads.md). Called by sqs_payloads.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -10,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -449,6 +451,18 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_secrets(url: str, 
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_the_rights_in_the_documentation_are_those_that_are_used(make: Make, proxy: SqsProxy) -> None:
+    store = make(f"{new_name()}?create_table=true", proxy.port)
+    store.prepare()
+    store.store([stored("a"), stored("b", "FAILURE")])
+    store.fetch("a")
+    store.forget("a")
+
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+    policy = json.loads(page.partition("```json")[2].partition("```")[0])
+    assert {f"dynamodb:{action}" for action in proxy.counts()} == set(policy["Statement"][0]["Action"])
 
 
 def test_boto_is_imported_for_its_own_url_only_and_not_before_the_first_call() -> None:
