@@ -101,6 +101,8 @@ def prepare(
     stamps = {stamp: properties.pop(stamp, None) for stamp in stamped_headers or ()}
     if properties:
         properties = checked_properties(properties)
+    # A call that sets one limit need not know what the task or the settings say of the other.
+    is_pair = (time_limit is None) == (soft_time_limit is None)
     if task is not None:
         expires = task.expires if expires is None else expires
         time_limit = task.time_limit if time_limit is None else time_limit
@@ -112,7 +114,7 @@ def prepare(
     needs_lock = bool(unique) and has_id
     if needs_lock:
         headers = {**(headers or {}), "unique": _seal(task_id, unique_for)}
-    if time_limit and soft_time_limit and soft_time_limit > time_limit:
+    if is_pair and time_limit and soft_time_limit and soft_time_limit > time_limit:
         raise ValueError(f"soft_time_limit={soft_time_limit} is above time_limit={time_limit}; it is never reached")
     eta_text, due = _eta(eta, countdown, now, conf.timezone)
     expires_text, expiration_ms = _expires(expires, now, conf.timezone)

@@ -99,6 +99,14 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], error: 
         prepared(**options)
 
 
+@pytest.mark.parametrize("call", [{"time_limit": 1}, {"soft_time_limit": 9}])
+def test_a_call_may_set_one_limit_whatever_the_settings_say_of_the_other(call: dict[str, float]) -> None:
+    app = App("t", broker="memory://", task_time_limit=4, task_soft_time_limit=2)
+    task = app.task(name="t.a")(print)
+    message = read(prepare(app, "t.a", task=task, **call).envelope.raw)
+    assert message.headers["timelimit"] == [call.get("time_limit", 4), call.get("soft_time_limit", 2)]
+
+
 def test_other_options_become_properties_in_celerys_place() -> None:
     _, message = prepared(MessageGroupId="g", customer=5, retry=False)
     assert list(message.properties)[:4] == ["correlation_id", "reply_to", "MessageGroupId", "customer"]
