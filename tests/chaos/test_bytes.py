@@ -20,7 +20,20 @@ from qworker.transports import Ack, Delivery, Rejection, Transport, open_transpo
 
 from support import RedisServer, wait_until
 from support.brokers import InRedis
-from support.chaos import IS_LONG, QUEUE, TO_CLIENT, TO_SERVER, Cutter, Fleet, Office, Task, demand_none, row, scaled
+from support.chaos import (
+    IS_LONG,
+    QUEUE,
+    TO_CLIENT,
+    TO_SERVER,
+    Cutter,
+    Fleet,
+    Office,
+    Task,
+    Verdict,
+    demand_none,
+    row,
+    scaled,
+)
 from support.messages import envelope, envelopes, number_of
 
 Record = Callable[[str, object], None]
@@ -45,7 +58,7 @@ def test_a_connection_that_ends_at_any_byte_leaves_every_message_in_its_one_plac
             assert not cutter.is_armed or after > length - 64, "the connection was cut"  # numbers vary in length
     row(
         record_property, f"connection cut at a byte, {direction}", f"{6 * len(offsets)} messages, 1 transport",
-        {"cut": len(offsets)}, lost=0, repeated=0, seed=seed,
+        {"cut": len(offsets)}, Verdict(), seed=seed,
     )  # fmt: skip
 
 
@@ -140,7 +153,7 @@ def test_a_worker_whose_connections_end_at_any_byte_loses_and_repeats_nothing(
     verdict = office.judge(tasks, ())
     row(
         record_property, f"a worker's connections cut, {direction}", f"{len(tasks)} tasks, 1 worker × 2", {"cut": cuts},
-        lost=verdict.lost, repeated=verdict.repeated, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished == 0

@@ -73,7 +73,7 @@ def test_a_clock_that_jumps_by_an_hour_ends_no_lease_and_delays_nothing(
     faults = {"jump": jumps, **jumping.kills}
     row(
         record_property, "clock jumps of ± 1 h", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}", faults,
-        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, jumping.complaints, steady.complaints)
     assert jumps >= len(shifts)

@@ -40,7 +40,7 @@ def test_a_worker_that_stood_still_past_its_lease_starts_and_settles_nothing_tha
     what = "SIGSTOP of a worker, 2 leases" if whole else "SIGSTOP of a master, 2 leases"
     row(
         record_property, what, f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}", {"stop": times},
-        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
     assert verdict.repeated >= times, "a frozen worker's running tasks ran elsewhere"

@@ -79,7 +79,7 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
     row(
         record_property, f"three hosts ({kind})", f"{len(load.tasks)} tasks, 3 workers × {CONCURRENCY}",
         {"cut off": rounds, "paused": rounds, "killed": rounds},
-        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished <= rounds * HOSTS * CONCURRENCY

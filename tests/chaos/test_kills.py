@@ -72,7 +72,7 @@ def test_nothing_is_lost_and_only_what_was_cut_runs_again(
     verdict, fleet = play(office, rng, count=count, every_s=scaled(0.2, 1.0), most=scaled(18, 500), workers=3)
     row(
         record_property, "kill -9, Redis", f"{count} tasks, 3 workers × {CONCURRENCY}", fleet.kills,
-        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     check(verdict, fleet)
 
@@ -88,6 +88,6 @@ def test_the_same_on_sqlite(tmp_path: Path, rng: random.Random, seed: int, recor
         verdict, fleet = play(office, rng, count=count, every_s=scaled(0.2, 1.0), most=scaled(12, 200), workers=2)
     row(
         record_property, "kill -9, SQLite", f"{count} tasks, 2 workers × {CONCURRENCY}", fleet.kills,
-        lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     check(verdict, fleet)

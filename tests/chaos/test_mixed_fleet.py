@@ -119,7 +119,7 @@ def test_either_may_be_stopped_in_any_way_and_nothing_is_lost_or_repeated(
     verdict = office.judge(load.tasks, fleet.faults)
     row(
         record_property, "Celery and qworker on one queue", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}",
-        stops, lost=verdict.lost, repeated=verdict.repeated, recovery_s=verdict.recovery_s, seed=seed,
+        stops, verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
     assert verdict.vanished <= sum(stops.values()) * CONCURRENCY

@@ -71,7 +71,7 @@ def test_a_redis_that_is_killed_and_comes_back_with_its_file_costs_nothing(
     verdict = office.judge(load.tasks, faults)
     row(
         record_property, f"kill -9 of Redis, AOF {fsync}", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}",
-        {"restart": kills}, lost=verdict.lost, repeated=verdict.repeated, seed=seed,
+        {"restart": kills}, verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
 
@@ -140,7 +140,7 @@ def test_no_nuisance_of_a_running_redis_loses_or_repeats_anything(
     verdict = office.judge(load.tasks, ())
     row(
         record_property, "Redis is a nuisance", f"{len(load.tasks)} tasks, 2 workers × {CONCURRENCY}", nuisance.done,
-        lost=verdict.lost, repeated=verdict.repeated, seed=seed,
+        verdict, seed=seed,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)
     assert set(nuisance.done) == set(KINDS)
@@ -171,6 +171,6 @@ def test_a_redis_that_was_emptied_is_told_in_the_log_and_the_worker_goes_on(
     verdict = office.judge([*forgotten, *tasks], [Amnesia(0.0, 2.0)], with_results=False)
     row(
         record_property, "FLUSHALL", f"{len(forgotten)} messages, 1 worker × {CONCURRENCY}", {"FLUSHALL": 1},
-        lost=verdict.lost, repeated=verdict.repeated,
+        verdict,
     )  # fmt: skip
     demand_none(verdict.complaints, fleet.complaints)

@@ -7,8 +7,11 @@ Tests run in other processes than the one that prints: a line travels with the t
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chaos.judge import Verdict
 
 PROPERTY = "chaos"
 _HEAD = ("scenario", "load", "faults", "lost", "repeated", "back after p50 / max", "seed")
@@ -19,17 +22,18 @@ def row(
     scenario: str,
     load: str,
     faults: str | Mapping[str, int],
+    verdict: Verdict,
     *,
-    lost: int,
-    repeated: int,
-    recovery_s: Sequence[float] = (),
     seed: int | None = None,
 ) -> None:
     """Add a line; `record` is pytest's `record_property`."""
     if not isinstance(faults, str):
         faults = ", ".join(f"{count} × {what}" for what, count in sorted(faults.items()))
-    back = f"{statistics.median(recovery_s):.2f} s / {max(recovery_s):.2f} s" if recovery_s else "–"
-    record(PROPERTY, [scenario, load, faults, str(lost), str(repeated), back, "–" if seed is None else str(seed)])
+    times = verdict.recovery_s
+    back = f"{statistics.median(times):.2f} s / {max(times):.2f} s" if times else "–"
+    # Acks that were late because the machine had more work than processors.
+    repeated = str(verdict.repeated) + (f" ({verdict.stretched} late acks)" if verdict.stretched else "")
+    record(PROPERTY, [scenario, load, faults, str(verdict.lost), repeated, back, "–" if seed is None else str(seed)])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -7,6 +7,7 @@ scenarios at their end; `tests/chaos/test_judge.py` feeds it bad books.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,8 @@ from .pulse import RECORD
 
 #: A task that ended this long before its worker was killed may run again: its ack had not left yet.
 ACK_WINDOW_S: Final = 0.05
-#: From the end of a task to the ack on the broker: child → master → result store → master → broker. On a machine that
-#: is out of breath each of these waits for its turn.
-HAND_OVERS: Final = 4
+#: On a machine where processes wait for a processor that time does not count, but no ack takes longer than this.
+LONGEST_ACK_S: Final = 1.0
 #: So many crashes put a message into the dead-letter store.
 MOST_CRASHES: Final = 3
 
@@ -68,6 +68,26 @@ class Task:
         return [(self.id, attempt) for attempt in range(self.attempts)]
 
 
+class CalmClock:
+    """Counts the time in which nobody waited for a processor. `pulse` are pulse.py's records, in order."""
+
+    def __init__(self, pulse: Sequence[tuple[float, float]] = ()) -> None:
+        self._moments = [at for at, _ in pulse]
+        self._waited = [waited for _, waited in pulse]
+
+    def was_acked(self, run: Run, moment: float) -> bool:
+        """Whether `run` had ended so long before that its ack must have reached the broker."""
+        if run.ended is None or moment <= run.ended:
+            return False
+        calm_s = moment - run.ended - (self._waited_until(moment) - self._waited_until(run.ended))
+        return calm_s > ACK_WINDOW_S or moment > run.ended + LONGEST_ACK_S
+
+    def _waited_until(self, moment: float) -> float:
+        """By the last record before; what comes after the last one is calm."""
+        at = bisect_right(self._moments, moment)
+        return self._waited[at - 1] if at else self._waited[0] if self._waited else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Kill:
     """A process of a worker was killed at this moment. `pid` None means the whole worker."""
@@ -76,11 +96,11 @@ class Kill:
     worker: str
     pid: int | None = None
 
-    def may_have_cut(self, run: Run, window_s: float) -> bool:
+    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
         """Whether it hit `run`, or the worker while the ack of `run` had not left."""
         if run.worker != self.worker or self.pid not in (None, run.pid, run.ppid):
             return False
-        return self.at <= (inf if run.ended is None else run.ended + window_s)
+        return not clock.was_acked(run, self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ class Silence:
     worker: str
     lease_s: float
 
-    def may_have_cut(self, run: Run, window_s: float) -> bool:
+    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
         """Whether `run` was under way, or not acked yet, when the lease may have ended.
 
         The lease was renewed at most a third of it before the silence began. What starts after its end had to ask.
@@ -100,7 +120,7 @@ class Silence:
         if run.worker != self.worker or self.until - self.since < self.lease_s * 2 / 3:
             return False
         starts_in_time = run.started <= self.since + self.lease_s
-        return starts_in_time and (run.ended is None or run.ended + window_s >= self.since)
+        return starts_in_time and not clock.was_acked(run, self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +130,10 @@ class Amnesia:
     since: float
     until: float
 
-    def may_have_cut(self, run: Run, window_s: float) -> bool:
+    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
         """Whether the ack of `run` can be among what was forgotten."""
-        return run.started <= self.until and (run.ended is None or run.ended + window_s >= self.since)
+        return run.started <= self.until and not clock.was_acked(run, self.since)
 
-
-#: When a process got its turn (CLOCK_BOOTTIME), and how long it had waited for it.
-Stall = tuple[float, float]
 
 Fault = Kill | Silence | Amnesia
 
@@ -150,11 +167,10 @@ def read_book(path: Path) -> tuple[list[Run], list[str]]:
     return sorted(runs.values(), key=lambda run: run.started), complaints
 
 
-def read_pulse(path: Path) -> list[Stall]:
-    """When the machine let its processes wait."""
+def read_pulse(path: Path) -> list[tuple[float, float]]:
+    """Moments, and how long processes had waited for a processor up to then."""
     data = path.read_bytes() if path.exists() else b""
-    whole = len(data) - len(data) % RECORD.size
-    return [(at, late) for at, late in RECORD.iter_unpack(data[:whole])]
+    return [(at, waited) for at, waited in RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size])]
 
 
 def _read(record: bytes, runs: dict[str, Run]) -> None:
@@ -185,15 +201,15 @@ def judge(
     left: Mapping[str, str] | None = None,
     dead: Iterable[str] = (),
     results: Mapping[str, str | None] | None = None,
-    stalls: Sequence[Stall] = (),
+    pulse: Sequence[tuple[float, float]] = (),
 ) -> Verdict:
     """Hold every promise against the book.
 
     `left` tells where messages still are (task id → place), `dead` which are dead letters, `results` what each task is
-    said to have returned (its run's name); None means that nobody asked. `stalls` tells when the machine let processes
-    wait for their turn (pulse.py).
+    said to have returned (its run's name); None means that nobody asked. `pulse` tells when processes
+    of this machine waited for a processor (pulse.py).
     """
-    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead), stalls)
+    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead), CalmClock(pulse))
     case.losses()
     case.repeats()
     case.overlaps()
@@ -211,13 +227,13 @@ class _Case:
         faults: Sequence[Fault],
         left: Mapping[str, str],
         dead: frozenset[str],
-        stalls: Sequence[Stall],
+        clock: CalmClock,
     ) -> None:
         self._tasks = tasks
         self._faults = faults
         self._left = left
         self._dead = dead
-        self._stalls = stalls
+        self._clock = clock
         self._by_key: dict[Key, list[Run]] = defaultdict(list)
         self._by_id: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(runs, key=lambda r: r.started):
@@ -286,8 +302,7 @@ class _Case:
         elif cause is None or _moment(cause) > following.started:
             self._complain(
                 f"repeated though nothing cut it: {_told(run)}, then {_told(following)}; "
-                f"faults of that worker: {[fault for fault in self._faults if _worker(fault) == run.worker]}; "
-                f"its ack could take {self._window_s(run):.3f} s"
+                f"faults of that worker: {[fault for fault in self._faults if _worker(fault) == run.worker]}"
             )
         else:
             self.verdict.in_ack_window += run.ended is not None
@@ -330,7 +345,7 @@ class _Case:
             if told not in ended:
                 self._complain(f"result: that of {task.id} is {told!r}, and the runs that ended are {sorted(ended)}")
             elif self._had_lost(ended[told]) and not all(map(self._had_lost, ended.values())):
-                runs = "; ".join(map(_told, ended.values()))
+                runs = "; ".join(f"{_told(run)}, {self._cause(run)}" for run in ended.values())
                 self._complain(f"result: that of {task.id} is {told}'s, whose worker had lost it; all runs: {runs}")
 
     def _had_lost(self, run: Run) -> bool:
@@ -340,17 +355,8 @@ class _Case:
         """The earliest fault that may have cut this run or its ack."""
         if run.was_cut:
             return Kill(run.seen, run.worker, run.pid)
-        window_s = self._window_s(run)
-        causes = [f for f in self._faults if f.may_have_cut(run, window_s) and not self._was_told(run, f)]
+        causes = [f for f in self._faults if f.may_have_cut(run, self._clock) and not self._was_told(run, f)]
         return min(causes, key=_moment) if causes else None
-
-    def _window_s(self, run: Run) -> float:
-        """How long the ack of this run could take: longer than promised if the machine let everybody wait just then."""
-        if run.ended is None:
-            return ACK_WINDOW_S
-        until = run.ended + ACK_WINDOW_S
-        late = [late for at, late in self._stalls if at >= run.ended and at - late <= until]
-        return ACK_WINDOW_S + HAND_OVERS * max(late, default=0.0)
 
     def _was_told(self, run: Run, fault: Fault) -> bool:
         """Whether the master knew of this end: the child had begun its next run, and only then it was killed."""

@@ -64,8 +64,8 @@ class Office:
         where = self.where()
         dead = [one for one, place in where.items() if place == "dead"]
         results = self._results(tasks) if with_results else None
-        stalls = read_pulse(self.folder / "pulse.bin")
-        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results, stalls=stalls)
+        pulse = read_pulse(self.folder / "pulse.bin")
+        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results, pulse=pulse)
         verdict.complaints[:0] = nonsense
         return verdict
 
