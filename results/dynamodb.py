@@ -30,6 +30,8 @@ _BATCH: Final = 25
 _POLL_FIRST_S: Final = 0.05
 _POLL_LAST_S: Final = 2.0
 _POLL_GROWTH: Final = 1.3
+#: What DynamoDB says of an item that it will never take.
+_BAD_ITEM: Final = frozenset({"SerializationException", "ValidationException"})
 #: How often a write tries to be faster than others that write the same item.
 _RACES: Final = 5
 
@@ -140,6 +142,18 @@ class DynamoDbResultStore:
         return [row for row in found if row is not None]
 
     def _write_batch(self, rows: Sequence[Row], deadline: float) -> None:
+        try:
+            self._write_all(rows, deadline)
+        except TableError as error:
+            if error.code not in _BAD_ITEM:
+                raise
+            if len(rows) == 1:
+                self._drop(rows[0], error)
+                return
+            for row in rows:  # one item spoils its batch
+                self._write_batch([row], deadline)
+
+    def _write_all(self, rows: Sequence[Row], deadline: float) -> None:
         """Write successes. A batch is not atomic: what DynamoDB had no capacity for comes back, and is sent again."""
         name, pauses = self._place.table, Pauses(deadline)
         left = {row.key: row for row in rows}
@@ -156,8 +170,19 @@ class DynamoDbResultStore:
 
     def _write_unless_success(self, row: Row, deadline: float) -> None:
         values = {":now": {"N": str(int(time.time()))}, ":success": {"S": "SUCCESS"}}
-        if not self._put(row, deadline, _UNLESS_SUCCESS, {"#id": "id", "#ttl": "ttl", "#status": "status"}, values):
-            self._write_after_look(row, deadline)
+        names = {"#id": "id", "#ttl": "ttl", "#status": "status"}
+        try:
+            if not self._put(row, deadline, _UNLESS_SUCCESS, names, values):
+                self._write_after_look(row, deadline)
+        except TableError as error:
+            if error.code not in _BAD_ITEM:
+                raise
+            self._drop(row, error)
+        self._written[row.key] = row.value
+
+    def _drop(self, row: Row, error: TableError) -> None:
+        """It would be refused for ever, and everything behind it would wait."""
+        logger.error("the result %s is lost: %s", row.key, error)
         self._written[row.key] = row.value
 
     def _write_after_look(self, row: Row, deadline: float) -> None:

@@ -72,7 +72,7 @@ def row_of(result: StoredResult, key: str, expiry: Expiry, compression: str | No
         "id": {"S": key},
         "result": {"B": value},
         "timestamp": {"N": str(now)},
-        "status": {"S": status},
+        "status": {"S": _plain(status)},
     }
     ttl_s = expiry.failure_s if status == "FAILURE" else expiry.s
     if ttl_s is not None:
@@ -102,6 +102,11 @@ def is_success(item: Item | None, now: float) -> bool:
     except ResultStoreError:
         return False  # what nobody can read is not worth keeping
     return meta is not None and status_of(meta) == "SUCCESS"
+
+
+def _plain(status: str) -> str:
+    """A task's own state may be any text; whole it stands in the meta."""
+    return status.encode("ascii", "replace").decode()[:100]
 
 
 def _packed(meta: bytes, compression: str | None) -> bytes:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from ..core.errors import ConfigError, ResultStoreError
+from ..core.quiet import quiet_botocore
 from .dynamodb_url import LOCAL_REGION, Place
 
 #: Requests of one batch that are under way together.
@@ -162,6 +163,7 @@ def _make_client(place: Place) -> Any:
     from botocore.config import Config
     from botocore.session import Session
 
+    quiet_botocore()
     session = Session(profile=place.profile)
     if place.key_id:
         session.set_credentials(place.key_id, place.secret, place.token)

@@ -8,13 +8,13 @@ A long poll gets a client of its own, because its read time-out has to be longer
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
 from ..core.errors import QWorkerError
+from ..core.quiet import quiet_botocore
 from .sqs_errors import translate
 from .sqs_url import Account
 
@@ -79,7 +79,7 @@ class Clients:
     def _make(self, account: Account, kind: str) -> Any:
         from botocore.config import Config
 
-        _hush()
+        quiet_botocore()
         read_s = self._timeout_s + (self._wait_s if kind == "poll" else 0)
         config = Config(
             connect_timeout=self._timeout_s,
@@ -148,11 +148,3 @@ class Clients:
             advisory_timeout=buffer_s,
             mandatory_timeout=buffer_s // 2,
         )
-
-
-def _hush() -> None:
-    """At DEBUG botocore and urllib3 write down every header, the session token among them (P10)."""
-    for name in ("botocore", "urllib3"):
-        library = logging.getLogger(name)
-        if library.level == logging.NOTSET:
-            library.setLevel(logging.INFO)

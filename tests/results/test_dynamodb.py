@@ -318,6 +318,29 @@ class TestCalls:
         assert all(store.fetch(f"t{number}") for number in range(10))
 
     @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE"])
+    def test_a_result_that_dynamodb_never_takes_holds_up_no_other(
+        self, make: Make, table: str, proxy: SqsProxy, status: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refused(asked: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+            fault = {"__type": "com.amazon.coral.validate#ValidationException", "message": "no such number"}
+            return (400, fault) if "celery-task-meta-bad" in json.dumps(asked) else None
+
+        store = make(table, proxy.port)
+        proxy.break_("BatchWriteItem", refused, times=100)
+        proxy.break_("PutItem", refused, times=100)
+        store.store([stored(name, status) for name in ("a", "b", "bad", "c")])
+
+        assert [store.fetch(name) is None for name in ("a", "b", "bad", "c")] == [False, False, True, False]
+        assert "meta-bad' is lost: " in caplog.text
+
+    @pytest.mark.parametrize("state", ["\ud800", "x" * 3000, "ärger"])
+    def test_any_text_can_be_a_state(self, make: Make, table: str, state: str) -> None:
+        store = make(table)
+        store.store([stored("a", state)])
+
+        assert store.fetch("a") == meta("a", state)
+
+    @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE"])
     def test_throttling_is_waited_out(self, make: Make, table: str, proxy: SqsProxy, status: str) -> None:
         store = make(table, proxy.port)
         proxy.break_("BatchWriteItem", lambda asked: THROTTLED, times=2)
@@ -451,6 +474,16 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_secrets(url: str, 
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_no_token_stands_in_a_log_of_level_debug(make: Make, table: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        store = make(f"{table}?session_token=FwoGZXIvYXdzEBYaD")
+        store.prepare()
+        store.store([stored("a")])
+
+    assert "FwoGZXIvYXdzEBYaD" not in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_the_rights_in_the_documentation_are_those_that_are_used(make: Make, proxy: SqsProxy) -> None:
