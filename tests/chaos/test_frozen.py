@@ -56,13 +56,13 @@ def keep_busy(office: Office, load: Load, seconds: float) -> None:
 
 def stand_still(fleet: Fleet, rng: random.Random, office: Office, load: Load, *, whole: bool) -> None:
     member = rng.choice(fleet.members)
-    since = boottime()
     frozen = fleet.freeze(member, whole=whole)
+    since = boottime()
     try:
         keep_busy(office, load, 2 * LEASE_S)
     finally:
         fleet.thaw(frozen)
-    fleet.faults.append(Silence(since, boottime(), member.name, LEASE_S))
+    fleet.faults.append(Silence(since, boottime(), member.name, LEASE_S, is_pause=True))
 
 
 def test_its_late_result_does_not_overwrite_that_of_the_run_which_counts(open_office: Callable[..., Office]) -> None:

@@ -93,12 +93,13 @@ def strike(office: Office, fleet: Fleet, load: Load, rng: random.Random) -> None
     since = boottime()
     lonely.host.cut()
     frozen = fleet.freeze(sleeping, whole=True)
+    paused_since = boottime()
     fleet.kill("tree", rng, dying)
     keep_busy(office, fleet, load, 2 * LEASE_S)
     fleet.thaw(frozen)
     lonely.host.mend()
-    for member in (lonely, sleeping):
-        fleet.faults.append(Silence(since, boottime(), member.name, LEASE_S))
+    fleet.faults.append(Silence(since, boottime(), lonely.name, LEASE_S))
+    fleet.faults.append(Silence(paused_since, boottime(), sleeping.name, LEASE_S, is_pause=True))
     if not load.is_out:
         keep_busy(office, fleet, load, 2 * LEASE_S)  # until they have found their way back
 

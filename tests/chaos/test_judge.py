@@ -134,6 +134,13 @@ def test_the_result_of_the_run_that_was_lost_must_not_win() -> None:
     assert complaints(TASK, runs, frozen, results={"a": runs[0].nonce}) == ["result"]
 
 
+def test_only_a_pause_right_after_its_end_lets_an_older_result_win() -> None:
+    runs = [run(1, 2), run(5, 6, worker="w2")]
+    for since, is_pause, found in ((2.01, True, []), (2.01, False, ["result"]), (1.99, True, ["result"])):
+        fault = Silence(since, 8, "w1", lease_s=2, is_pause=is_pause)
+        assert complaints(TASK, runs, fault, results={"a": runs[0].nonce}) == found
+
+
 def test_a_result_that_is_missing_or_of_no_run_is_named() -> None:
     assert complaints(TASK, [run(1, 2)], results={"a": None}) == ["result"]
     assert complaints(TASK, [run(1, 2)], results={"a": "other"}) == ["result"]

@@ -105,12 +105,16 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A worker was cut off or stood still for so long that its lease ended: what it ran may run elsewhere too."""
+    """A worker was cut off or stood still for so long that its lease ended: what it ran may run elsewhere too.
+
+    With `is_pause` its processes stood still from `since` on, in the middle of whatever they did.
+    """
 
     since: float
     until: float
     worker: str
     lease_s: float
+    is_pause: bool = False
 
     def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
         """Whether `run` was under way, or not acked yet, when the lease may have ended.
@@ -344,9 +348,20 @@ class _Case:
                 continue
             if told not in ended:
                 self._complain(f"result: that of {task.id} is {told!r}, and the runs that ended are {sorted(ended)}")
-            elif self._had_lost(ended[told]) and not all(map(self._had_lost, ended.values())):
+            elif self._came_late(ended[told]) and not all(map(self._had_lost, ended.values())):
                 runs = "; ".join(f"{_told(run)}, {self._cause(run)}" for run in ended.values())
                 self._complain(f"result: that of {task.id} is {told}'s, whose worker had lost it; all runs: {runs}")
+
+    def _came_late(self, run: Run) -> bool:
+        """Whether the worker should have known that this result is not its own to store any more.
+
+        One that was stopped between making sure of that and writing, which only a run that had just ended can meet,
+        writes when it goes on: no process can look and write in one step on a server that it does not own.
+        """
+        cause = self._cause(run)
+        if not isinstance(cause, Silence):
+            return False
+        return not cause.is_pause or run.ended is None or run.ended > cause.since
 
     def _had_lost(self, run: Run) -> bool:
         return isinstance(self._cause(run), Silence)
