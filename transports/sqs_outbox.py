@@ -43,6 +43,8 @@ WINDOW_S: Final = 0.05
 _MOST_THREADS: Final = 8
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
+#: Somebody who waits for so many operations waits twice as long.
+_MANY: Final = 1000
 #: A request that is refused for a moment is repeated so often when somebody waits for it.
 _PATIENCE: Final = 4
 
@@ -131,7 +133,7 @@ class Outbox:
             self._ask_here(list(ops))
             return results
         self.put(ops)
-        until = time.monotonic() + self._patience_s
+        until = time.monotonic() + self._patience_s * (1 + len(ops) / _MANY)
         for _ in ops:
             if not left.acquire(timeout=max(0.0, until - time.monotonic())):
                 break

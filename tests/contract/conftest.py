@@ -11,11 +11,12 @@ import pytest
 
 from qworker.transports import Transport
 
-from support.brokers import Broker, InMemory, InRedis, InSqlite, OpenTransport
+from support.brokers import Broker, InMemory, InRedis, InSqlite, InSqs, OpenTransport
 from support.redis_server import RedisServer, all_redis, newest_redis, version_of
+from support.sqs_limits import is_beyond_sqs
 
 REDIS = {f"redis-{'.'.join(map(str, version_of(executable)[:2]))}": executable for executable in all_redis()}
-KINDS = ["memory", "sqlite", *(REDIS or ["redis"])]
+KINDS = ["memory", "sqlite", "sqs", *(REDIS or ["redis"])]
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +32,23 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Broker:
         return InMemory()
     if request.param == "sqlite":
         return InSqlite(tmp_path)
+    if request.param == "sqs":
+        return InSqs(request.getfixturevalue("sqs_server"))
     executable = REDIS[request.param]
     if executable == newest_redis():
         return InRedis(request.getfixturevalue("redis_server"))
     return InRedis(request.getfixturevalue("older_servers")[executable])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what SQS cannot do; `sqs_limits` says what that is."""
+    wanted = [item for item in items if not (_kind_of(item) == "sqs" and is_beyond_sqs(item))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+    items[:] = wanted
+
+
+def _kind_of(item: pytest.Item) -> object:
+    return item.callspec.params.get("broker") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture

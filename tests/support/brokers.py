@@ -179,7 +179,12 @@ class InSqs:
         self.server.reset()
 
     def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
-        quick = {"wait_time_seconds": 0, "polling_interval": 0.02, "create_missing_queues": True}
+        quick = {
+            "wait_time_seconds": 0,
+            "polling_interval": 0.02,
+            "create_missing_queues": True,
+            "dead_letter_queue": "graveyard",
+        }
         return PatientTransport(self.server.url, {**quick, **options}, owner, lease_s)
 
     def places(self) -> Places:

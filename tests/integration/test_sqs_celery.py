@@ -1,0 +1,107 @@
+"""On SQS side by side with real Celery: its client's messages run here, ours run on its worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import celery
+import pytest
+
+from support import Shop
+from support.samples import load
+from support.sqs_server import SqsServer
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def mixed_shop(shop_on: Callable[[str, str], Shop], sqs: SqsServer, redis_url: str) -> Shop:
+    """SQS for the messages, Redis for the results: what both sides understand."""
+    sqs.queue("hipri")
+    return shop_on(sqs.url, redis_url)
+
+
+@pytest.fixture
+def client_app(sqs: SqsServer, redis_url: str) -> Iterator[celery.Celery]:
+    app = celery.Celery("client", broker=sqs.url, backend=redis_url)
+    app.conf.broker_transport_options = {"region": "us-east-1"}
+    yield app
+    app.close()
+
+
+def test_a_stock_client_s_calls_run_here(mixed_shop: Shop, client_app: celery.Celery, sqs: SqsServer) -> None:
+    mixed_shop.worker()
+    add = client_app.signature("shop.add", queue="hipri")
+    plain = client_app.send_task("shop.add", (2, 3), queue="hipri")
+    unicode = client_app.send_task("shop.echo", ("żółć 漢字",), {"ключ": "значение"}, queue="hipri")
+    linked = celery.chain(add.clone((1, 1)), add.clone((5,)))()
+    failed = client_app.send_task("shop.boom", queue="hipri")
+    assert plain.get(timeout=20) == 5
+    assert unicode.get(timeout=20) == [["żółć 漢字"], {"ключ": "значение"}]
+    assert linked.get(timeout=20) == 7
+    with pytest.raises(ValueError, match="bad thing"):
+        failed.get(timeout=20)
+    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "everything is deleted", 5.0)
+
+
+def test_a_stock_client_s_raw_bodies_run_here(mixed_shop: Shop, client_app: celery.Celery) -> None:
+    client_app.conf.broker_transport_options = {"region": "us-east-1", "sqs_base64_encoding": False}
+    mixed_shop.worker()
+    assert client_app.send_task("shop.add", (2, 3), queue="hipri").get(timeout=20) == 5
+
+
+def test_a_stock_client_s_countdown_waits_on_the_queue(mixed_shop: Shop, client_app: celery.Celery) -> None:
+    worker = mixed_shop.worker("-c", "1", "-Q", "hipri", "-l", "DEBUG")
+    started = time.time()
+    result = client_app.send_task("shop.add", (1, 1), queue="hipri", countdown=3)
+    worker.wait_log("waits on the broker for")
+    assert result.get(timeout=20) == 2
+    assert 3 <= time.time() - started < 8
+
+
+def test_captured_messages_of_a_stock_client_are_read(mixed_shop: Shop, sqs: SqsServer) -> None:
+    calls = load("40")
+    bodies = [
+        exchange["request"]["MessageBody"]
+        for call in calls
+        for exchange in call["http"]
+        if exchange["headers"].get("X-Amz-Target") == "AmazonSQS.SendMessage" and "fifo" not in str(exchange["request"])
+    ]
+    assert len(bodies) >= 4
+    sqs.queue("dead")
+    worker = mixed_shop.worker(env={"TEST_BROKER_OPTIONS": json.dumps({"dead_letter_queue": "dead"})})
+    for body in bodies:
+        sqs.send("hipri", body)
+    wait_until(lambda: sqs.counts("hipri")[0] == 0 and sqs.counts("dead")[0] >= 3, "all have been read")
+    assert "'sqsapp.add'" in worker.log, "decoded, and known by name"
+    assert "undecodable" not in worker.log
+
+
+def test_a_stock_worker_runs_what_we_publish(mixed_shop: Shop, sqs: SqsServer, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "stock.py").write_text(
+        "import celery\n"
+        f"app = celery.Celery('stock', broker={sqs.url!r}, backend={redis_url!r})\n"
+        "app.conf.update(task_default_queue='hipri', broker_transport_options={'region': 'us-east-1',\n"
+        "    'wait_time_seconds': 1, 'polling_interval': 0.1}, worker_enable_remote_control=False)\n"
+        "@app.task(name='shop.add')\n"
+        "def add(x, y=0):\n"
+        "    return x + y\n"
+    )
+    command = [sys.executable, "-m", "celery", "-A", "stock", "worker", "-c", "1", "-Q", "hipri", "-l", "INFO"]
+    log = (tmp_path / "celery.log").open("wb")
+    worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=os.environ)
+    try:
+        plain = mixed_shop.task("add").delay(2, y=5)
+        later = mixed_shop.task("add").apply_async((1, 2), countdown=1, headers={"x-mine": "v"})
+        assert plain.get(timeout=40) == 7
+        assert later.get(timeout=40) == 3
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+        log.close()
