@@ -104,7 +104,7 @@ def worker_options() -> list[click.Option]:
         _value(_WORKER, "--time-limit", metavar="S", check=_limit, help="Kill a task after this many seconds."),
         _value(_WORKER, "--soft-time-limit", metavar="S", check=_limit, help="Raise SoftTimeLimitExceeded in it."),
         _value(
-            _WORKER, "--soft-shutdown-timeout", metavar="S", check=_limit, help="What QUIT leaves to running tasks."
+            _WORKER, "--soft-shutdown-timeout", metavar="S", check=_seconds, help="What QUIT leaves to running tasks."
         ),
         _value(_QUEUES, "-Q", "--queues", metavar="A,B", check=names, help="Queues to take from (the application's)."),
         _value(_QUEUES, "-X", "--exclude-queues", metavar="A,B", check=names, help="Queues not to take from."),
@@ -206,14 +206,21 @@ def _autoscale(ctx: click.Context, param: click.Parameter, text: str | None) -> 
     return numbers[0], numbers[1]
 
 
-def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+def _seconds(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
     try:
         seconds = float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a number of seconds", ctx, param) from None
-    if not 0 < seconds < 1e9:
+    if not 0 <= seconds < 1e9:
+        raise click.BadParameter(f"{text}: give seconds, not less than 0", ctx, param)
+    return seconds
+
+
+def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    seconds = _seconds(ctx, param, text)
+    if seconds == 0:
         raise click.BadParameter(f"{text}: give seconds, more than 0", ctx, param)
     return seconds
 

@@ -7,7 +7,7 @@ from .pace import Pace
 from .slots import MAX_SLOTS, TABLE_SLOTS, Running, SlotTable
 from .spawner import Boot
 from .titles import set_title
-from .wire import Say, Tell, pack_exit, pack_task, unpack_limits, unpack_outcome, unpack_state
+from .wire import Say, Tell, pack_exit, pack_task, unpack_checkpoint, unpack_limits, unpack_outcome, unpack_state
 
 __all__ = [
     "MAX_SLOTS",
@@ -26,6 +26,7 @@ __all__ = [
     "pack_exit",
     "pack_task",
     "set_title",
+    "unpack_checkpoint",
     "unpack_limits",
     "unpack_outcome",
     "unpack_state",

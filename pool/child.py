@@ -21,7 +21,19 @@ from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
 from .weight import own_weight_kib
-from .wire import PACKET, PACKET_BYTES, RECORD, Say, Tell, Work, pack_limits, pack_outcome, pack_record, pack_state
+from .wire import (
+    PACKET,
+    PACKET_BYTES,
+    RECORD,
+    Say,
+    Tell,
+    Work,
+    pack_checkpoint,
+    pack_limits,
+    pack_outcome,
+    pack_record,
+    pack_state,
+)
 
 
 class Job(Protocol):
@@ -138,6 +150,10 @@ class _Child:
     def send_state(self, task_id: str, meta: bytes) -> None:
         """Have the master store a state (STARTED, `update_state`) while the task goes on."""
         self._talk.sendall(pack_state(self._seq, task_id, meta))
+
+    def send_checkpoint(self, priority: int, raw: bytes) -> None:
+        """Have the master keep the envelope that replaces the running message if this child has to be killed."""
+        self._talk.sendall(pack_checkpoint(self._seq, priority, raw))
 
     def order(self) -> int:
         """What the master has ordered the running message to do."""

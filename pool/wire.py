@@ -54,6 +54,7 @@ class Say(IntEnum):
     STATE = 6
     ASK = 7  # may I start this? the lease was not certain any more
     LIMITS = 8  # what I start now has time limits
+    CHECKPOINT = 9  # what is to replace the message that I run, should I be killed
 
 
 class Tell(IntEnum):
@@ -125,6 +126,16 @@ def unpack_limits(payload: bytes) -> tuple[float, float, bool, bool]:
     """Read a LIMITS payload: soft and hard limit (0 = none), is a time-out acked, is its result stored."""
     soft_s, hard_s, acks_on_timeout, stores = _LIMITS.unpack(payload)
     return soft_s, hard_s, acks_on_timeout, stores
+
+
+def pack_checkpoint(seq: int, priority: int, raw: bytes) -> bytes:
+    """The CHECKPOINT record: the envelope that replaces message `seq` if its run is cut. `priority` is 0 to 255."""
+    return pack_record(Say.CHECKPOINT, seq, bytes((priority,)) + raw)
+
+
+def unpack_checkpoint(payload: bytes) -> tuple[int, bytes]:
+    """Read a CHECKPOINT payload: priority and envelope."""
+    return payload[0], payload[1:]
 
 
 def pack_state(seq: int, task_id: str, meta: bytes) -> bytes:

@@ -24,6 +24,9 @@ StateSink = Callable[[str, str, bytes], None]
 #: has it stored. None elsewhere: then there is nowhere to send it.
 state_sink: StateSink | None = None
 
+#: Set likewise: takes the context of the run and the state that it wants to resume from, and has the master keep it.
+checkpoint_sink: Callable[[Context, Any], None] | None = None
+
 
 #: Where a message carries the state that `Task.checkpoint` has kept.
 CHECKPOINT_HEADER: Final = "qworker_checkpoint"

@@ -81,7 +81,14 @@ class TaskExecutor:
             with interrupts.shield():  # half a record would make the rest of the channel unreadable
                 hooks.send_state(task_id, meta)
 
+        def keep_checkpoint(context: Context, state: Any) -> None:
+            if context.message is not None:
+                envelope = resumed(context.message, state, self.app, context)
+                with interrupts.shield():
+                    hooks.send_checkpoint(envelope.priority, envelope.raw)
+
         contexts.state_sink = send_state
+        contexts.checkpoint_sink = keep_checkpoint
         interrupts.install(hooks, Run._call.__code__)
         logs.set_task_info(contexts.task_info)
 

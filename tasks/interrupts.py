@@ -32,6 +32,10 @@ class Hooks(Protocol):
         """Have the master store a state that is not final."""
         ...
 
+    def send_checkpoint(self, priority: int, raw: bytes) -> None:
+        """Have the master keep the envelope that replaces the running message if its run is cut."""
+        ...
+
     def order(self) -> int:
         """The order for the message that runs now; 0 when there is none."""
         ...

@@ -316,12 +316,15 @@ class Task(Generic[P, R]):
     def checkpoint(self, state: Any) -> None:
         """Keep `state` (JSON) in case this run is cut by a stop: the next run finds it in `request.checkpoint`.
 
-        When the worker has begun to stop, this ends the run: it raises WorkerShutdown, and the message goes to the
-        front of its queue with the state. Not a failure and not a retry. Raises EncodeError.
+        The master keeps it too, for a run that has to be killed; one that crashes starts anew. When the worker has
+        begun to stop, this ends the run: it raises WorkerShutdown, and the message goes to the front of its queue with
+        the state. Not a failure and not a retry. Raises EncodeError.
         """
         dumps(state)
         context = self.request
         context.saved_checkpoint = state
+        if self.acks_late and contexts.checkpoint_sink is not None:
+            contexts.checkpoint_sink(context, state)
         if context.stopping and not context.called_directly:
             interrupts.cut("checkpointed")
 

@@ -454,6 +454,7 @@ class Consumer:
 
     def _obey_cut(self) -> None:
         """A cold stop: have everything that runs interrupted."""
+        self._outcomes.is_cutting = True
         self._enforcer.cut()
 
     def _obey_stacks(self) -> None:
@@ -467,7 +468,7 @@ class Consumer:
     def _obey_stop(self) -> None:
         self._is_stopped = True
         if not self._has_reported:
-            self._say_what_is_left()
+            self.say_what_is_left()
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -498,12 +499,12 @@ class Consumer:
     def _report_drained(self, left: int) -> None:
         if left:
             logger.error("the broker is out of reach")
-            self._say_what_is_left()
+            self.say_what_is_left()
         self._has_reported = True
         self._notify(Notice("drained", data={"cut": self._outcomes.cut, "left": left, "done": self._outcomes.done}))
 
-    def _say_what_is_left(self) -> None:
-        """For whoever looks for these messages while nobody has them."""
+    def say_what_is_left(self) -> None:
+        """For whoever looks for these messages while nobody has them. Any thread, if this one has come to a halt."""
         ids = _ids(self._ledger.entries())
         if ids:
             more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""

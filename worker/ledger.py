@@ -27,10 +27,10 @@ class Entry:
 
     `acked` means that the broker has settled it already (at-most-once tasks are acked when they start);
     `is_acking` that this has been asked of it; `fenced` that the broker gave it to somebody else: whatever it still
-    does here counts for nothing.
+    does here counts for nothing. `checkpoint` is what replaces it if its run is cut: priority and envelope.
     """
 
-    __slots__ = ("acked", "channel", "delivery", "fenced", "is_acking", "seq", "state")
+    __slots__ = ("acked", "channel", "checkpoint", "delivery", "fenced", "is_acking", "seq", "state")
 
     def __init__(self, seq: int, delivery: Delivery) -> None:
         self.seq = seq
@@ -40,6 +40,7 @@ class Entry:
         self.acked = False
         self.is_acking = False
         self.fenced = False
+        self.checkpoint: tuple[int, bytes] | None = None
 
 
 class Ledger:

@@ -85,10 +85,13 @@ class Lifeline:
         return self._silent >= LOOKS * (_PATIENCE_CONNECTING if self._consumer.is_connecting else 1)
 
     def join(self, timeout_s: float | None) -> None:
-        """Wait for the thread's end, at most so long."""
+        """Wait for the thread's end, at most so long; for one that stays in a call, say what it leaves behind."""
         self._look_at = math.inf
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        if self._thread is None:
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._consumer.say_what_is_left()
 
 
 def die_of_a_hung_consumer(phase: str) -> None:

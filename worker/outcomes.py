@@ -14,9 +14,10 @@ from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import TimeLimitExceeded, WorkerLostError
-from ..pool import Pace, Say, Tell, unpack_limits, unpack_outcome, unpack_state
+from ..pool import Pace, Say, Tell, unpack_checkpoint, unpack_limits, unpack_outcome, unpack_state
 from ..results import StoredResult
 from ..tasks import Action, Outcome, identify, lost_outcome
+from ..transports import Envelope
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .settler import Settler
@@ -82,6 +83,7 @@ class Outcomes:
         self._final_tasks = final_tasks  # reject_on_worker_lost=False: a crash is their failure
         self.pending_begins: list[tuple[Seat, Entry, Say]] = []
         self.is_draining = False
+        self.is_cutting = False  # what runs has been told to end
         self.done = 0
         self.cut: list[str] = []
 
@@ -108,6 +110,10 @@ class Outcomes:
         elif kind is Say.STATE:
             task_id, meta = unpack_state(payload)
             self._settler.state(self._ledger.get(seq), StoredResult(task_id, meta, False))
+        elif kind is Say.CHECKPOINT:
+            entry = self._ledger.get(seq)
+            if entry is not None:
+                entry.checkpoint = unpack_checkpoint(payload)
         elif kind is Say.LIMITS:
             self._on_limits(seat, seq, unpack_limits(payload))
         elif kind is Say.READY:
@@ -149,6 +155,8 @@ class Outcomes:
         for task_id, meta in outcome.others:
             self._settler.result(entry, StoredResult(task_id, meta, False))
         if outcome.action is Action.ACK:
+            if self.is_cutting and any(envelope.front for envelope in outcome.successors):  # back, with a checkpoint
+                self.cut.append(outcome.task_id)
             self._settler.ack(entry, outcome.successors)
         elif outcome.action is Action.REJECT:
             self._settler.reject(entry, outcome.reason, outcome.details)
@@ -222,7 +230,11 @@ class Outcomes:
         self._note_cut(entry, lost.task_id, is_by_stop=self.is_draining)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
-        self._settler.requeue(entry)
+        if entry.checkpoint is None or entry.acked:
+            self._settler.requeue(entry)
+        else:
+            priority, raw = entry.checkpoint
+            self._settler.ack(entry, [Envelope(entry.delivery.queue, raw, priority, front=True)])
 
     def _note_cut(self, entry: Entry, task_id: str, *, is_by_stop: bool) -> None:
         fate = "it is not run again (acks_late=False)" if entry.acked else "it is to run again"

@@ -171,7 +171,7 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
         ("-A shop --prefetch-multiplier 0", "always limited"),
         ("-A shop --time-limit soon", "not a number of seconds"),
         ("-A shop --autoscale 3,10", "the larger number first"),
-        ("-A shop --soft-shutdown-timeout -1", "more than 0"),
+        ("-A shop --soft-shutdown-timeout -1", "not less than 0"),
         ("-A", "requires an argument"),
         ("-A shop -c 2 queues", "--concurrency is an option of the worker and means nothing to 'queues'"),
         ("queues", "no application and no broker"),

@@ -185,6 +185,19 @@ def test_an_at_most_once_task_that_was_cut_runs_again_only_because_it_says_so(an
     assert any_shop.ran() == ["start go 0", "start go 1"]
 
 
+def test_the_checkpoint_of_a_run_that_has_to_be_killed_is_not_lost(any_shop: Shop) -> None:
+    worker = any_shop.worker("-c", "1", "-Q", "hipri")
+    result = any_shop.task("checkpoints_and_stays").delay("go")
+    wait_until(lambda: "checkpointed" in any_shop.ran(), "the task has made its checkpoint")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait() == 1
+    (any_shop.folder / "go").touch()
+    any_shop.worker("-c", "1", "-Q", "hipri")
+    assert result.get(timeout=10) == "go"
+    runs = [line for line in any_shop.ran() if line.startswith("start")]
+    assert runs == ["start go None", "start go half"]
+
+
 def test_a_checkpoint_counts_although_the_cleanup_behind_it_fails(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     result = any_shop.task("checkpoints_badly").delay("go")

@@ -415,3 +415,17 @@ def checkpoints_badly(self: Any, name: str) -> str:
         if not (_FOLDER / name).exists():
             raise OSError("close failed")
     return name
+
+
+@app.task(bind=True)
+def checkpoints_and_stays(self: Any, name: str) -> str:
+    """Makes a checkpoint and then listens to nobody."""
+    note(f"start {name} {self.request.checkpoint}")
+    self.checkpoint("half")
+    note("checkpointed")
+    while not (_FOLDER / name).exists():
+        try:
+            time.sleep(0.05)
+        except BaseException:  # this is what is tested
+            note("deaf")
+    return name
