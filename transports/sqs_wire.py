@@ -147,7 +147,7 @@ def _body(raw: bytes, entry: Entry, plain: bool, most_bytes: int) -> str:
         raise MessageError(
             "oversize",
             f"the message has {length} bytes on SQS (base64 of {len(raw)}), and its queue takes {most_bytes}: "
-            "send less, for example a reference to where the data is, or raise the queue's MaximumMessageSize",
+            "set s3_bucket, send less, or raise the queue's MaximumMessageSize (at most 1 MiB)",
         )
     if as_is is None:
         entry.setdefault("MessageAttributes", {})[ENCODING] = text("base64")
