@@ -110,6 +110,7 @@ def worker_options() -> list[click.Option]:
         _value(_QUEUES, "-X", "--exclude-queues", metavar="A,B", check=names, help="Queues not to take from."),
         _value(_QUEUES, "-I", "--include", metavar="A,B", check=names, help="More modules to import."),
         _flag(_QUEUES, "--purge", "--discard", "purge", help="Delete what waits on the queues, then start."),
+        _flag(_QUEUES, "--create-missing-queues", help="Create queues that do not exist (SQS)."),
         *_without_effect(),
         *_later(),
     ]

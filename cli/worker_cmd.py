@@ -52,6 +52,7 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         colour=False if given["no_color"] else None,
         quiet=given["quiet"],
         purge=given["purge"],
+        create_missing_queues=given["create_missing_queues"],
         burst=given["burst"],
     )
 

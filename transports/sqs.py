@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from ..core.clock import SystemClock
-from ..core.errors import ConfigError, QWorkerError, TransportError
+from ..core.errors import ConfigError, MessageError, QWorkerError, TransportError
 from ..core.urls import redact
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .sqs_claims import Claim, Claims, visibility
@@ -155,15 +155,24 @@ class SqsTransport:
         Raises MessageError for one that is too large (nothing is sent then), TransportError when not all were sent.
         """
         _need_botocore()
-        if any(envelope.unique for envelope in envelopes):
-            raise ConfigError("unique= is not possible on SQS: use a FIFO queue and MessageDeduplicationId instead")
         now = time.time()
-        ops = [self._send_op(envelope, now) for envelope in envelopes]
-        results = self._outbox.ask(ops) if ops else []
-        self._judge(results)
+        ops = [op for envelope in envelopes if (op := self._send_op(envelope, now)) is not None]
+        self._judge(self._outbox.ask(ops) if ops else [])
         return []
 
-    def _send_op(self, envelope: Envelope, now: float) -> Op:
+    def _send_op(self, envelope: Envelope, now: float) -> Op | None:
+        try:
+            return self._made(envelope, now)
+        except (MessageError, ConfigError) as error:
+            if not self._owner:
+                raise
+            # Of a task that was acked before it ran: there is nobody whom an error could tell, and no message to keep.
+            logger.error("what follows a task with acks_late=False cannot be sent and is lost: %s", error)
+            return None
+
+    def _made(self, envelope: Envelope, now: float) -> Op:
+        if envelope.unique:
+            raise ConfigError("unique= is not possible on SQS: use a FIFO queue and MessageDeduplicationId instead")
         queue = self._directory.find(envelope.queue)
         most = queue.traits.max_bytes
         if len(envelope.raw) > DEFAULT_MAX_BYTES // 2 and not queue.has_traits:
@@ -174,6 +183,9 @@ class SqsTransport:
 
     def _judge(self, results: Sequence[Result]) -> None:
         failed = [result for result in results if result is not None]
+        if self._owner and (refused := [one for one in failed if one in (Trouble.WRONG, Trouble.GONE)]):
+            logger.error("SQS refuses %d messages that follow tasks with acks_late=False; they are lost", len(refused))
+            failed = [one for one in failed if one not in refused]
         if not failed:
             return
         first = failed[0]
@@ -223,7 +235,7 @@ class SqsTransport:
             elif claim.until - now < self._lease_s * _CERTAIN_SHARE and self._seconds(claim, now):
                 due.append(claim)
         for claim, result in zip(due, self._renew(due), strict=True):
-            if result is Trouble.GONE and not claim.is_settling:
+            if result in (Trouble.GONE, Trouble.WRONG) and not claim.is_settling:
                 self._lose(claim)
             elif isinstance(result, QWorkerError):
                 raise out_of_reach(result)

@@ -7,7 +7,7 @@ handing over what has come. Used by the pollers, under their lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .order import Levels, Order, Place, carry_out
@@ -49,16 +49,16 @@ class Turns:
         taken = carry_out(self._order.plan(levels, limit), levels, limit, read)
         return [one for at in self._order.took(levels, taken) for one in runs[at]]
 
-    def next(self, ready: Sequence[str], busy: Mapping[str, bool]) -> str | None:
-        """The queue to poll next: busy ones by strategy, then any that is not polled at all."""
-        hungry = [name for name in self._sorted(ready) if busy[name]]
-        if not hungry:
-            return min(ready, key=self._had_of, default=None)
-        if not self._is_strict:
-            return min(hungry, key=self._had_of)
-        if self._owed >= 1 and len(hungry) > 1:
-            return min(hungry[1:], key=self._had_of)
-        return hungry[0]
+    def next(self, ready: Collection[str], busy: Sequence[str]) -> str | None:
+        """Of the `busy` queues, the one whose turn it is, if it is `ready` to be polled now."""
+        hungry = [name for name in self._sorted(busy) if name in ready]
+        if not hungry or not self._is_strict:
+            return min(hungry, key=self._had_of, default=None)
+        first = self._sorted(busy)[0]
+        others = [name for name in hungry if name != first]
+        if self._owed >= 1 and others:
+            return min(others, key=self._had_of)
+        return first if first in ready else None
 
     def got(self, name: str, count: int) -> None:
         """So many have come from this queue."""

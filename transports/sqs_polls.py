@@ -42,6 +42,8 @@ SHORT_S: Final = 2
 MOST_POLLS: Final = 8
 #: Behind the first of their groups at most so many wait here; more are given back.
 MOST_BEHIND: Final = 100
+#: A buffer with more bytes is emptied before anything else is polled for.
+MOST_BYTES: Final = 16 * 1024 * 1024
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 10.0
 _SYSTEM_ATTRIBUTES: Final = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId")
@@ -254,19 +256,25 @@ class Polls:
     def _next_poll(self, now: float) -> tuple[tuple[Lane, int, bool] | None, float | None]:
         """The poll to begin now (queue, number, whether it may wait), or in how many seconds there may be one."""
         buffered = sum(len(lane.buffer) for lane in self._lanes.values())
-        if self._is_closed or self._is_stopped or self._demand <= buffered:
+        if self._is_closed or self._is_stopped or self._demand <= buffered or self._is_heavy():
             return None, None
         loose = self._loose()
         wanting = [lane for lane in self._lanes.values() if lane.is_active and self._may_poll(lane)]
         ready = {lane.queue.name: lane for lane in wanting if lane.next_at <= now}
-        first = self._turns.next(list(ready), {name: lane.is_busy for name, lane in ready.items()})
-        if first is not None and (loose > 0 or ready[first].polls == 0):
-            lane = ready[first]
-            unpolled = sum(1 for other in ready.values() if other is not lane and not other.polls)
-            ask = max(1, min(BATCH, loose - unpolled))
-            return (lane, ask, not lane.is_busy), None
+        bells = [lane for lane in ready.values() if not lane.polls and not lane.is_busy]
+        busy = [name for name, lane in self._lanes.items() if lane.is_active and lane.is_busy]
+        turn = self._turns.next(ready, busy) if loose > 0 else None
+        if turn is not None:
+            return (ready[turn], max(1, min(BATCH, loose - len(bells))), False), None
+        if bells:
+            # Asked for one message at least, whether or not there is a place: it is the only way to hear of any.
+            return (bells[0], max(1, min(BATCH, loose - len(bells) + 1)), True), None
         later = min((lane.next_at for lane in wanting if lane.next_at > now), default=None)
         return None, None if later is None else later - now
+
+    def _is_heavy(self) -> bool:
+        """Whether the buffer holds so many bytes that it has to be emptied first (P9)."""
+        return sum(len(claim.received.raw) for lane in self._lanes.values() for claim in lane.buffer) > MOST_BYTES
 
     def _may_poll(self, lane: Lane) -> bool:
         # One more beside others has to be worth a request.

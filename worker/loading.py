@@ -65,6 +65,7 @@ def _apply(app: App, options: WorkerOptions) -> None:
     chosen["worker_recycle_jitter"] = options.recycle_jitter
     chosen["worker_max_memory_per_child"] = options.max_memory_per_child
     chosen["worker_max_memory_hard"] = options.max_memory_hard
+    chosen["task_create_missing_queues"] = options.create_missing_queues or None
     chosen["task_time_limit"] = options.time_limit
     chosen["task_soft_time_limit"] = options.soft_time_limit
     chosen["worker_soft_shutdown_timeout"] = options.soft_shutdown_timeout

@@ -40,4 +40,5 @@ class WorkerOptions:
     colour: bool | None = None
     quiet: bool = False
     purge: bool = False
+    create_missing_queues: bool = False
     burst: bool = False

@@ -153,7 +153,7 @@ def test_a_child_s_crashes_are_counted_and_the_third_goes_to_the_dead_letter_que
     result = sqs_shop.task("kill_child").delay("died")
     wait_until(lambda: sqs.counts("dead")[0] == 1, "it is dead")
     assert sqs_shop.ran() == ["died"] * 3
-    assert sqs.counts("hipri") == (0, 0, 0)
+    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "and gone from its queue", 5.0)
     (letter,) = sqs.receive("dead")
     attributes = {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()}
     assert (attributes["qworker.reason"], attributes["qworker.queue"]) == ("crashed", "hipri")

@@ -1,0 +1,46 @@
+"""What a worker costs on SQS: requests are counted where they arrive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from qworker.tasks.publishing import prepare
+from qworker.transports import open_transport
+
+from support import Shop
+from support.sqs_proxy import SqsProxy
+from support.sqs_server import SqsServer
+from support.waiting import wait_until
+
+_WORK = ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch")
+
+
+@pytest.fixture
+def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+    with SqsProxy(sqs.port) as proxy:
+        yield proxy
+
+
+def test_under_load_a_task_costs_a_quarter_of_a_request_at_most(
+    sqs_shop: Shop, sqs: SqsServer, proxy: SqsProxy
+) -> None:
+    count = 400
+    producer = open_transport(sqs.url)
+    producer.publish([prepare(sqs_shop.app, "shop.add", [n, 1], queue="hipri").envelope for n in range(count)])
+    producer.close()
+    sqs_shop.worker("-c", "2", "-Q", "hipri", "-b", proxy.url, "-l", "WARNING")
+    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "all have run", 40.0)
+    counts = proxy.counts()
+    assert sum(counts[action] for action in _WORK) <= 0.25 * count, counts
+
+
+def test_an_idle_worker_costs_one_request_per_wait_and_queue(sqs_shop: Shop, sqs: SqsServer, proxy: SqsProxy) -> None:
+    sqs.queue("lopri")
+    sqs_shop.worker("-c", "2", "-Q", "hipri,lopri", "-b", proxy.url)
+    wait_until(lambda: len(proxy.of("ReceiveMessage")) == 2, "the first polls of 10 s have ended", 15.0)
+    before = sum(proxy.counts().values())
+    time.sleep(22)
+    assert sum(proxy.counts().values()) - before <= 2 * 2, proxy.counts()

@@ -1,0 +1,202 @@
+"""Receiving from SQS: what polls cost when nothing comes, how many run when much comes, and never beyond the window."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from qworker.core.errors import TransportError
+from qworker.transports import Ack, Delivery, Transport, open_transport
+
+from support.messages import envelopes, numbers_of
+from support.sqs_proxy import SqsProxy, throttled
+from support.sqs_server import SqsServer
+from support.waiting import wait_until
+
+OpenSqs = Callable[..., Transport]
+
+
+@pytest.fixture
+def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+    with SqsProxy(sqs.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def open_sqs(sqs: SqsServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
+    """A worker's transport that consumes `queues`, which are made."""
+    opened = []
+
+    def make(*queues: str, **options: Any) -> Transport:
+        for name in queues:
+            sqs.queue(name)
+        transport = open_transport(proxy.url, options=options, owner="w/1", queues=queues)
+        transport.connect()
+        opened.append(transport)
+        return transport
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+def fetch(worker: Transport, queues: list[str], count: int, limit_s: float = 15.0) -> list[Delivery]:
+    """As the consumer thread does: ask, sleep until woken, ask again."""
+    got: list[Delivery] = []
+    until = time.monotonic() + limit_s
+    while len(got) < count and time.monotonic() < until:
+        got += worker.reserve(queues, count - len(got))
+        fd = worker.wake_fd()
+        assert fd is not None
+        if len(got) < count and select.select([fd], [], [], 0.2)[0]:
+            worker.drain_wake()
+    return got
+
+
+def polls_of(proxy: SqsProxy) -> Counter[str]:
+    return Counter(request.asked["QueueUrl"].rpartition("/")[2] for request in proxy.of("ReceiveMessage"))
+
+
+def test_an_empty_queue_costs_one_request_per_wait(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", "b", wait_time_seconds=2)
+    worker.reserve(["a", "b"], 8)
+    time.sleep(5.0)
+    counted = polls_of(proxy)  # of those that have ended
+    assert counted["a"] in (1, 2)
+    assert counted["b"] in (1, 2)
+    assert worker.depths(["a", "b"]) == {"a": 0, "b": 0}
+    assert proxy.counts()["GetQueueAttributes"] == 2, "those of the start: an empty poll says the same"
+
+
+def test_an_idle_queue_is_polled_long_and_claims_for_a_short_time(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.publish(envelopes(1, "a"))
+    assert len(fetch(worker, ["a"], 1)) == 1
+    (poll,) = proxy.of("ReceiveMessage")
+    assert (poll.asked["WaitTimeSeconds"], poll.asked["VisibilityTimeout"]) == (1, 2)
+    (claim,) = proxy.of("ChangeMessageVisibilityBatch")
+    assert claim.asked["Entries"][0]["VisibilityTimeout"] == 30
+
+
+def test_a_busy_queue_is_polled_side_by_side_for_whole_leases(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a")
+    worker.publish(envelopes(100, "a"))
+    assert sorted(numbers_of(fetch(worker, ["a"], 100))) == list(range(100))
+    polls = [request.asked for request in proxy.of("ReceiveMessage")]
+    assert len(polls) <= 14
+    assert sum(poll["VisibilityTimeout"] == 30 and poll["WaitTimeSeconds"] == 0 for poll in polls) >= 8
+
+
+def test_never_more_is_held_than_was_asked_for(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+    worker = open_sqs("a")
+    worker.publish(envelopes(40, "a"))
+    got = fetch(worker, ["a"], 7)
+    time.sleep(0.5)
+    assert (len(got), sqs.counts("a")) == (7, (33, 7, 0))
+    worker.ack([Ack(delivery) for delivery in got[:3]])
+    more = fetch(worker, ["a"], 3)
+    time.sleep(0.3)
+    assert (len(more), sqs.counts("a")) == (3, (30, 7, 0))
+
+
+def test_with_one_place_and_three_queues_each_is_asked_and_the_surplus_goes_back(
+    open_sqs: OpenSqs, sqs: SqsServer
+) -> None:
+    names = ["a", "b", "c"]
+    worker = open_sqs(*names)
+    worker.reserve(names, 1)
+    time.sleep(0.3)
+    for name in names:
+        worker.publish(envelopes(1, name))
+    (first,) = fetch(worker, names, 1)
+
+    def others_are_back() -> bool:
+        return sum(sqs.counts(name)[0] for name in names) == 2
+
+    wait_until(others_are_back, "what was too much is visible again", 5.0)
+    worker.ack([Ack(first)])
+    assert len(fetch(worker, names, 2)) == 2
+
+
+def test_a_full_queue_does_not_starve_another_one(open_sqs: OpenSqs) -> None:
+    worker = open_sqs("full", "thin")
+    worker.publish(envelopes(60, "full"))
+    worker.publish(envelopes(3, "thin"))
+    order = []
+    while len(order) < 30:
+        for delivery in fetch(worker, ["full", "thin"], 4):
+            order.append(delivery.queue)
+            worker.ack([Ack(delivery)])
+    assert order.count("thin") == 3
+
+
+def test_a_strict_order_prefers_the_first_queue_and_starves_none(open_sqs: OpenSqs) -> None:
+    worker = open_sqs("first", "last", queue_order_strategy="priority")
+    worker.publish(envelopes(60, "first"))
+    worker.publish(envelopes(60, "last"))
+    order: Counter[str] = Counter()
+    while sum(order.values()) < 60:
+        for delivery in fetch(worker, ["first", "last"], 5):
+            order[delivery.queue] += 1
+            worker.ack([Ack(delivery)])
+    assert order["first"] > 1.5 * order["last"] > 0, order
+
+
+def test_after_a_stop_nothing_is_held_and_nothing_is_polled(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.publish(envelopes(10, "a"))
+    worker.reserve(["a"], 10)
+    wait_until(lambda: sqs.counts("a")[1] == 10, "they have been received")
+    assert worker.reserve(["a"], 0) == []
+    wait_until(lambda: sqs.counts("a") == (10, 0, 0), "they are back", 5.0)
+    polls = proxy.counts()["ReceiveMessage"]
+    time.sleep(1.5)
+    assert proxy.counts()["ReceiveMessage"] == polls
+
+
+def test_throttled_polls_go_on_later_and_break_nothing(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.publish(envelopes(3, "a"))
+    proxy.break_("ReceiveMessage", throttled, 3)
+    assert len(fetch(worker, ["a"], 3)) == 3
+
+
+def test_a_broken_network_is_told_and_after_reconnecting_all_goes_on(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.publish(envelopes(3, "a"))
+    held = fetch(worker, ["a"], 1)
+    proxy.is_cut = True
+
+    def is_told() -> bool:
+        try:
+            worker.reserve(["a"], 5)
+        except TransportError:
+            return True
+        return False
+
+    wait_until(is_told, "the worker hears of it", 10.0)
+    proxy.is_cut = False
+    worker.connect()
+    assert worker.extend(held).lost == []
+    assert len(fetch(worker, ["a"], 2)) == 2
+    assert worker.ack([Ack(delivery) for delivery in held]).done == 1
+
+
+def test_what_a_lost_answer_has_taken_comes_back_by_itself(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.publish(envelopes(1, "a"))
+    proxy.drops["ReceiveMessage"] = 1
+    started = time.monotonic()
+    got: list[Delivery] = []
+    while not got and time.monotonic() - started < 15:
+        try:
+            got = fetch(worker, ["a"], 1, 0.5)
+        except TransportError:
+            worker.connect()
+    assert len(got) == 1
+    assert time.monotonic() - started < 10, "a long poll claims for a short time"
