@@ -411,9 +411,9 @@ def large(size: int) -> bytes:
 
 
 def test_a_message_above_the_queue_s_limit_is_refused_with_both_numbers(open_sqs: OpenSqs, sqs: SqsServer) -> None:
-    worker = open_sqs()
+    producer = open_sqs("")
     with pytest.raises(MessageError, match=r"takes 1048576") as caught:
-        worker.publish([Envelope("hipri", large(1_100_000)), *envelopes(1)])
+        producer.publish([Envelope("hipri", large(1_100_000)), *envelopes(1)])
     assert caught.value.reason == "oversize"
     assert sqs.counts("hipri") == (0, 0, 0)
 
@@ -453,4 +453,13 @@ def test_bodies_are_read_whatever_way_they_are_written(open_sqs: OpenSqs, sqs: S
 
 def test_unique_messages_are_refused(open_sqs: OpenSqs) -> None:
     with pytest.raises(ConfigError, match="MessageDeduplicationId"):
-        open_sqs().publish([Envelope("hipri", b"{}", unique=True)])
+        open_sqs("").publish([Envelope("hipri", b"{}", unique=True)])
+
+
+def test_what_an_at_most_once_task_starts_and_cannot_be_sent_is_told(
+    open_sqs: OpenSqs, sqs: SqsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = open_sqs()
+    worker.publish([Envelope("hipri", large(1_100_000)), envelope(1), envelope(2, "nowhere")])
+    assert sqs.counts("hipri") == (1, 0, 0)
+    assert caplog.text.count("cannot be sent and is lost") == 2
