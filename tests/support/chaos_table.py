@@ -22,18 +22,23 @@ def row(
     scenario: str,
     load: str,
     faults: str | Mapping[str, int],
-    verdict: Verdict,
+    verdict: Verdict | None,
     *,
     seed: int | None = None,
 ) -> None:
-    """Add a line; `record` is pytest's `record_property`."""
+    """Add a line; `record` is pytest's `record_property`. No verdict: nothing was lost, or it would have failed."""
     if not isinstance(faults, str):
         faults = ", ".join(f"{count} × {what}" for what, count in sorted(faults.items()))
+    lost, repeated, back = ("0", "0", "–") if verdict is None else _told(verdict)
+    record(PROPERTY, [scenario, load, faults, lost, repeated, back, "–" if seed is None else str(seed)])
+
+
+def _told(verdict: Verdict) -> tuple[str, str, str]:
     times = verdict.recovery_s
     back = f"{statistics.median(times):.2f} s / {max(times):.2f} s" if times else "–"
     # Acks that were late because the machine had more work than processors.
     repeated = str(verdict.repeated) + (f" ({verdict.stretched} late acks)" if verdict.stretched else "")
-    record(PROPERTY, [scenario, load, faults, str(verdict.lost), repeated, back, "–" if seed is None else str(seed)])
+    return str(verdict.lost), repeated, back
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
