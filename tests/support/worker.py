@@ -109,7 +109,7 @@ class Worker:
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of this worker that still run (zombies do not)."""
-        return [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in self._seen.values() if _is_alive(process)]
 
     def __enter__(self) -> Worker:
         return self
@@ -134,6 +134,13 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return []
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _parent(process: psutil.Process) -> int:

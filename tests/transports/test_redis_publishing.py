@@ -75,8 +75,10 @@ def test_a_send_is_repeated_when_the_broker_comes_back_in_time(
     app = app_on(own_server.url, task_publish_retry_policy={"max_retries": None, "interval_max": 0.1})
     app.send_task("first")
     own_server.stop()
-    threading.Timer(0.5, own_server.start).start()
+    restart = threading.Timer(0.5, own_server.start)
+    restart.start()
     app.send_task("second")
+    restart.join()
     with own_server.client() as behind:
         assert behind.llen("hipri") == 1  # the server has forgotten the first one
 
