@@ -20,7 +20,7 @@ from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance
 from .sqs_claims import Claim, Claims, visibility
 from .sqs_clients import Clients
 from .sqs_dead import DeadLetters
-from .sqs_errors import Trouble
+from .sqs_errors import SqsRefusal, Trouble
 from .sqs_outbox import SEND, VISIBILITY, Op, Outbox, Result
 from .sqs_payloads import Payloads
 from .sqs_polls import BATCH, Polls, out_of_reach
@@ -74,7 +74,7 @@ class SqsTransport:
         self._trouble: TransportError | None = None
         self._depths: dict[str, tuple[float, int]] = {}
         self._has_described = False
-        self._clients = Clients(found)
+        self._clients = Clients(found, polled=len(self._names))
         account = read_url(url, found)
         self._directory = Directory(self._clients, account, found)
         self._claims = Claims()
@@ -112,7 +112,9 @@ class SqsTransport:
         Raises ConfigError for a queue that does not exist, credentials that are refused, or a missing package.
         """
         _need_botocore()
-        self._trouble = None
+        trouble, self._trouble = self._trouble, None
+        if isinstance(trouble, SqsRefusal) and trouble.trouble is Trouble.REFUSED and not self._polls.has_polled:
+            raise ConfigError(str(trouble))  # it has never worked, and waiting gives nobody a right
         if not self._owner:
             return
         if self._has_described:
@@ -353,8 +355,11 @@ class SqsTransport:
     # ---- looking around ----
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
-        """None can be found: SQS delivers, it does not look up."""
-        return []
+        """Raise NotImplementedError: SQS delivers, it does not look up."""
+        raise NotImplementedError(
+            "SQS cannot find a delayed message, so it cannot be revoked; give tasks expires=, or let them look whether "
+            "they are still wanted"
+        )
 
     def maintain(self) -> Maintenance:
         """Nothing: SQS moves what is due, and gives back what nobody renews."""

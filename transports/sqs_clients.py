@@ -20,16 +20,17 @@ from .sqs_url import Account
 
 #: AWS's region when nothing else names one: kombu's default too.
 DEFAULT_REGION: Final = "us-east-1"
-#: Connections of each client; more requests at a time would wait for one.
+#: Connections of each client, beside one for each queue's long poll.
 CONNECTIONS: Final = 24
 #: A role's token is renewed so long before it ends.
 _TOKEN_BUFFER_S: Final = 120
 
 
 class Clients:
-    """Makes clients. Any thread. `options` are the adapter's."""
+    """Makes clients. Any thread. `options` are the adapter's; `polled` is how many queues are polled side by side."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], polled: int = 0) -> None:
+        self._connections = CONNECTIONS + polled
         self._timeout_s: float = options.get("socket_timeout", 5.0)
         self._wait_s: float = options.get("wait_time_seconds", 10)
         self._role: str | None = options.get("sts_role_arn")
@@ -85,7 +86,7 @@ class Clients:
             connect_timeout=self._timeout_s,
             read_timeout=read_s,
             retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=CONNECTIONS,
+            max_pool_connections=self._connections,
             parameter_validation=False,  # ours are made here; it costs a tenth of each call
             tcp_keepalive=True,
             # An emulator has no host name for each bucket.

@@ -103,4 +103,6 @@ def _refusal(response: Any, doing: str) -> SqsRefusal:
     found = response.get("Error", {})
     code = str(found.get("Code", "Unknown"))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
-    return SqsRefusal(f"{doing}: SQS says {code}: {found.get('Message', '')}", trouble_of(code, status), code)
+    # After the first line a refused signature is followed by what was signed, the session token included (P10).
+    said = str(found.get("Message", "")).partition("\n")[0][:300]
+    return SqsRefusal(f"{doing}: SQS says {code}: {said}", trouble_of(code, status), code)

@@ -107,6 +107,7 @@ class Polls:
         self._lanes: dict[str, Lane] = {}
         self._demand = 0
         self._threads = self._idle = 0
+        self.has_polled = False  # whether any poll has ever been answered
         self._is_stopped = True
         self._is_closed = False
         self._pipe: tuple[int, int] | None = None
@@ -341,6 +342,7 @@ class Polls:
         now = time.monotonic()
         lane.is_busy = failure is None and got >= ask
         if failure is None:
+            self.has_polled = True
             lane.failures = 0
             if not got:
                 lane.empty_at = now

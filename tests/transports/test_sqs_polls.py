@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qworker.core.errors import TransportError
+from qworker.core.errors import ConfigError, TransportError
 from qworker.transports import Ack, Delivery, Transport, open_transport
 
 from support.messages import envelopes, numbers_of
@@ -200,3 +200,25 @@ def test_what_a_lost_answer_has_taken_comes_back_by_itself(open_sqs: OpenSqs, pr
             worker.connect()
     assert len(got) == 1
     assert time.monotonic() - started < 10, "a long poll claims for a short time"
+
+
+def test_a_worker_that_may_not_receive_is_refused(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+    worker = open_sqs("a")
+    denied = {"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "not authorized: sqs:ReceiveMessage"}
+    proxy.break_("ReceiveMessage", lambda asked: (403, denied), 100)
+
+    def is_told() -> bool:
+        try:
+            worker.reserve(["a"], 5)
+        except TransportError:
+            return True
+        return False
+
+    wait_until(is_told, "the worker hears of it", 10.0)
+    with pytest.raises(ConfigError, match="sqs:ReceiveMessage"):
+        worker.connect()
+
+
+def test_a_delayed_message_cannot_be_revoked_and_that_is_said(open_sqs: OpenSqs) -> None:
+    with pytest.raises(NotImplementedError, match="cannot be revoked"):
+        open_sqs("a").discard_delayed(["t1"])

@@ -120,7 +120,7 @@ def test_predefined_queues_are_neither_looked_up_nor_created(sqs: SqsServer, pro
     worker = connected("sqs://", "my-q", predefined_queues=predefined)
     worker.publish(envelopes(1, "my-q"))
     with pytest.raises(ConfigError, match="not among the predefined_queues"):
-        worker.publish(envelopes(1, "other"))
+        worker.depths(["other"])
     worker.close()
     assert sqs.counts("elsewhere")[0] == 1
     assert set(proxy.counts()) == {"GetQueueAttributes", "SendMessageBatch"}
@@ -175,3 +175,13 @@ def test_a_role_is_assumed_and_its_token_renewed_before_it_ends(sqs: SqsServer, 
     assert proxy.counts()[""] == 2, "and renewed when little of it is left"
     producer.close()
     assert sqs.counts("hipri")[0] == 3
+
+
+def test_a_refused_signature_shows_nothing_of_what_was_signed(sqs: SqsServer, proxy: SqsProxy) -> None:
+    sqs.queue("hipri")
+    text = "The request signature does not match.\n\nThe Canonical String should have been\nx-amz-security-token:s3cret"
+    said = {"__type": "com.amazon.coral.service#SignatureDoesNotMatch", "message": text}
+    proxy.break_("GetQueueUrl", lambda asked: (403, said))
+    with pytest.raises(ConfigError, match="does not match") as caught:
+        connected(proxy.url, "hipri")
+    assert "s3cret" not in str(caught.value)
