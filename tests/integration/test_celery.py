@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -16,6 +12,7 @@ import celery
 import pytest
 
 from support import Shop, Worker, wait_until
+from support.celery_worker import celery_worker
 
 
 @pytest.fixture
@@ -75,26 +72,11 @@ def test_a_celery_group_of_many_results_arrives(shop: Shop, client_app: celery.C
 
 
 def test_a_stock_celery_worker_runs_what_delay_published(shop: Shop, redis_url: str, tmp_path: Path) -> None:
-    (tmp_path / "stock.py").write_text(
-        "import celery\n"
-        f"app = celery.Celery('stock', broker={redis_url!r}, backend={redis_url!r})\n"
-        "app.conf.task_default_queue = 'hipri'\n"
-        "@app.task(name='shop.add')\n"
-        "def add(x, y=0):\n"
-        "    return x + y\n"
-    )
-    command = [sys.executable, "-m", "celery", "-A", "stock", "worker", "-c", "1", "-Q", "hipri", "-l", "INFO"]
-    log = (tmp_path / "celery.log").open("wb")
-    worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=os.environ)
-    try:
+    with celery_worker(tmp_path, redis_url, redis_url):
         plain = shop.task("add").delay(2, y=5)
         later = shop.task("add").apply_async((1, 2), priority=3, expires=60, headers={"x-mine": "v"})
         assert plain.get(timeout=30) == 7
         assert later.get(timeout=30) == 3
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(20)
-        log.close()
 
 
 def test_a_celery_worker_restores_what_a_killed_qworker_held(shop: Shop, redis_url: str) -> None:

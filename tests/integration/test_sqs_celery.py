@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +11,7 @@ import celery
 import pytest
 
 from support import Shop
+from support.celery_worker import celery_worker
 from support.samples import load
 from support.sqs_server import SqsServer
 from support.waiting import wait_until
@@ -84,24 +81,12 @@ def test_captured_messages_of_a_stock_client_are_read(mixed_shop: Shop, sqs: Sqs
 
 
 def test_a_stock_worker_runs_what_we_publish(mixed_shop: Shop, sqs: SqsServer, redis_url: str, tmp_path: Path) -> None:
-    (tmp_path / "stock.py").write_text(
-        "import celery\n"
-        f"app = celery.Celery('stock', broker={sqs.url!r}, backend={redis_url!r})\n"
-        "app.conf.update(task_default_queue='hipri', broker_transport_options={'region': 'us-east-1',\n"
-        "    'wait_time_seconds': 1, 'polling_interval': 0.1}, worker_enable_remote_control=False)\n"
-        "@app.task(name='shop.add')\n"
-        "def add(x, y=0):\n"
-        "    return x + y\n"
-    )
-    command = [sys.executable, "-m", "celery", "-A", "stock", "worker", "-c", "1", "-Q", "hipri", "-l", "INFO"]
-    log = (tmp_path / "celery.log").open("wb")
-    worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=os.environ)
-    try:
+    settings = {
+        "broker_transport_options": {"region": "us-east-1", "wait_time_seconds": 1, "polling_interval": 0.1},
+        "worker_enable_remote_control": False,
+    }
+    with celery_worker(tmp_path, sqs.url, redis_url, **settings):
         plain = mixed_shop.task("add").delay(2, y=5)
         later = mixed_shop.task("add").apply_async((1, 2), countdown=1, headers={"x-mine": "v"})
         assert plain.get(timeout=40) == 7
         assert later.get(timeout=40) == 3
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
-        log.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from support import Shop, wait_until
+from support.celery_worker import celery_worker
 
 
 def send(shop: Shop, name: str, *args: Any, **options: Any) -> Any:
@@ -149,18 +149,7 @@ def test_processes_that_publish_at_the_same_instant_publish_once(any_shop: Shop)
 def test_after_a_celery_worker_ran_it_the_id_is_taken_until_its_time_is_over(
     shop: Shop, redis_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "stock.py").write_text(
-        "import celery\n"
-        f"app = celery.Celery('stock', broker={redis_url!r}, backend={redis_url!r})\n"
-        "app.conf.task_default_queue = 'hipri'\n"
-        "@app.task(name='shop.add')\n"
-        "def add(x, y=0):\n"
-        "    return x + y\n"
-    )
-    command = [sys.executable, "-m", "celery", "-A", "stock", "worker", "-c", "1", "-Q", "hipri", "-l", "INFO"]
-    log = (tmp_path / "celery.log").open("wb")
-    worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=os.environ)
-    try:
+    with celery_worker(tmp_path, redis_url, redis_url):
         began = time.monotonic()
         first = send(shop, "add", 1, 2, unique_for=20)
         assert first.get(timeout=30) == 3
@@ -175,7 +164,3 @@ def test_after_a_celery_worker_ran_it_the_id_is_taken_until_its_time_is_over(
 
         wait_until(is_published, "the lock has ended", 30)
         assert time.monotonic() - began >= 20
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(20)
-        log.close()
