@@ -43,6 +43,7 @@ _MOST_NAME_CHARS: Final = 1000
 _PLAIN_NAME: Final = re.compile(r"[\x20-\x7e]{1,255}").fullmatch
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 _MOST_HEADER_BYTES: Final = 1024 * 1024
+_PROTOCOL_1_MARKS: Final = frozenset({"task", "args", "kwargs"})
 _BODY_FIELDS: Final = ("task", "id", "group", "group_index", "retries", "eta", "expires", "timelimit")
 
 
@@ -263,6 +264,8 @@ def _complete_headers(headers: dict[str, Any], body: dict[str, Any]) -> None:
     """Fill `headers` with what protocol 1 keeps in the body."""
     if "task" not in headers and "task" not in body:
         raise MessageError(MISSING_HEADER, "there is no header 'task', and the body names no task either")
+    if _PROTOCOL_1_MARKS.isdisjoint(body):  # a damaged body must not run as a call without arguments
+        raise MessageError(BAD_BODY_SHAPE, "the body is neither [args, kwargs, embed] nor one of protocol 1")
     for name in _BODY_FIELDS:
         if name in body:
             headers.setdefault(name, body[name])

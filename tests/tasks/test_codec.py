@@ -89,6 +89,12 @@ def test_protocol_1_with_headers_of_protocol_2_is_read() -> None:
     assert (message.retries, message.headers["group"], message.protocol) == (3, "g", 1)
 
 
+def test_an_object_with_nothing_of_protocol_1_is_no_call_without_arguments() -> None:
+    error = refused(envelope({"a": 1}, {"task": "t", "id": "i"}))
+    assert (error.reason, error.task_id, error.task) == ("bad_body_shape", "i", "t")
+    assert refused(envelope({}, {"task": "t", "id": "i"})).reason == "bad_body_shape"
+
+
 def test_protocol_1_times_are_in_utc_only_when_it_says_so() -> None:
     body = {"task": "t", "id": "i", "args": [], "kwargs": {}, "eta": "2030-01-01T00:00:00"}
     there = decode(envelope({**body, "utc": False}, {}), accept=JSON, timezone="Europe/Berlin").eta
