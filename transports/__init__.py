@@ -15,7 +15,7 @@ from .base import (
     Settled,
     Transport,
 )
-from .options import broker_options, tls_options
+from .options import broker_options, lease_option, tls_options
 from .registry import open_transport
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "broker_options",
     "carry_out",
     "is_wrong_server",
+    "lease_option",
     "make_seal",
     "open_link",
     "open_transport",

@@ -103,6 +103,12 @@ def positive(value: Any) -> float:
     return number
 
 
+def lease_option(options: Mapping[str, Any], default_s: float) -> float:
+    """The lease in seconds that `options` ask for, read as the adapters read it. Raises ConfigError."""
+    given = {"lease_timeout": options.get("lease_timeout")}
+    return float(read_options(given, {"lease_timeout": positive}).get("lease_timeout", default_s))
+
+
 def steps(value: Any) -> tuple[int, ...]:
     """Priority steps: whole numbers, 0 or more, in rising order, 0 the first."""
     numbers = tuple(value) if isinstance(value, list | tuple | range) else ()

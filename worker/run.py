@@ -16,7 +16,7 @@ from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
-from ..transports import Transport, broker_options, open_transport
+from ..transports import Transport, broker_options, lease_option, open_transport
 from .autoscale import Autoscale
 from .banner import banner
 from .consumer import Consumer, Notice
@@ -135,7 +135,7 @@ class _Builder:
 
     def _transport(self, conf: dict[str, Any], queues: Sequence[str]) -> tuple[Transport, float]:
         options = broker_options(conf)
-        lease_s = float(options.get("lease_timeout", DEFAULT_LEASE_S))
+        lease_s = lease_option(options, DEFAULT_LEASE_S)
         # A call that hangs must not use up the time in which the lease has to be renewed.
         options.setdefault("socket_timeout", min(5.0, max(1.0, lease_s / 6)))
         owner = owner_name(self._node)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from support import Shop, Worker, wait_until
 
@@ -40,11 +43,11 @@ def test_a_strict_order_starves_nobody(any_shop: Shop) -> None:
     assert 15 <= before.count("b last") <= 55
 
 
-def test_a_worker_with_an_impossible_order_does_not_start(any_shop: Shop) -> None:
-    options = {"queue_weights": {"hipri": 0}}
+@pytest.mark.parametrize("options", [{"queue_weights": {"hipri": 0}}, {"lease_timeout": "soon"}, {"lease_timeout": []}])
+def test_a_worker_with_an_impossible_option_does_not_start(any_shop: Shop, options: dict[str, Any]) -> None:
     worker: Worker = any_shop.worker(
         "-c", "1", "-Q", "hipri", ready=False, env={"TEST_BROKER_OPTIONS": json.dumps(options)}
     )
     assert worker.wait() == 4
-    assert "queue_weights" in worker.log
+    assert next(iter(options)) in worker.log
     assert "above 0" in worker.log
