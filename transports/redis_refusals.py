@@ -41,6 +41,7 @@ _FOR_NOW: Final = {
     "MISCONF": "it cannot save to disk and takes no writes; look at its log and at the disk",
     "BUSY": "it is busy with somebody's script; SCRIPT KILL ends that",
     "NOREPLICAS": "too few replicas are connected to it (min-replicas-to-write)",
+    "WRONGTYPE": "somebody else uses a key of ours for something else; give one of the two another database or prefix",
     "ERR max number of clients": "it has no room for another connection; raise maxclients or stop somebody",
 }
 _HINTS: Final = {**_FOR_GOOD, **_FOR_NOW}

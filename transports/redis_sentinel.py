@@ -54,7 +54,10 @@ def _ask(sentinel: Endpoint, endpoint: Endpoint) -> tuple[str, int]:
     questions: list[Command] = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)]
     if endpoint.min_other_sentinels:
         questions.append(("SENTINEL", "MASTER", name))
-    link = Link(sentinel)
+    try:
+        link = Link(sentinel)
+    except Denied as error:  # the URL holds the master's login, not theirs
+        raise Denied(f"{error}; a sentinel's own username and password belong into sentinel_kwargs") from None
     try:
         replies = link.call(*questions)
     finally:

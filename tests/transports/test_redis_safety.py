@@ -73,7 +73,7 @@ def test_a_dead_letter_that_cannot_go_back_to_its_list_stays(open_redis: Open, b
 def test_publishing_to_a_key_that_is_no_list_is_an_error(open_redis: Open, behind: redis.Redis) -> None:
     behind.set("taken", "by somebody else")
     producer = open_redis()
-    with pytest.raises(TransportError, match="WRONGTYPE"):
+    with pytest.raises(TransportError, match=r"WRONGTYPE.*another database or prefix"):
         producer.publish([envelope(1, "taken")])
     producer.publish([envelope(2)])
     assert producer.depths(["hipri"]) == {"hipri": 1}

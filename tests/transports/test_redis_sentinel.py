@@ -132,7 +132,7 @@ def test_too_few_other_sentinels_are_not_believed(watched: SentinelSet, open_red
 def test_sentinels_and_master_have_passwords_of_their_own(open_redis: Open) -> None:
     with SentinelSet(password="of-the-master", sentinel_password="of-the-sentinels") as locked:
         open_redis("w/1", url=locked.url, **locked.options).publish(envelopes(1))
-        with pytest.raises(ConfigError, match=r"sentinel 127.*NOAUTH") as caught:
+        with pytest.raises(ConfigError, match=r"sentinel 127.*NOAUTH.*sentinel_kwargs") as caught:
             open_redis("w/1", url=locked.url, master_name=NAME)
         with pytest.raises(ConfigError, match=r"the master 'shop' at 127\.0\.0\.1:\d+ refused: NOAUTH"):
             open_redis("w/1", url=locked.url.replace(":of-the-master@", ""), **locked.options)
