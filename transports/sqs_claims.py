@@ -66,6 +66,7 @@ class Claims:
         self._prefix = os.urandom(6).hex()
         self._numbers = count(1)
         self._by_tag: dict[str, Claim] = {}
+        self._by_id: dict[str, Claim] = {}
         self._groups: dict[tuple[Queue, str], deque[Claim]] = {}
 
     def __len__(self) -> int:
@@ -73,10 +74,20 @@ class Claims:
         return len(self._by_tag)
 
     def enter(self, claims: Iterable[Claim]) -> list[Claim]:
-        """Give each its tag; return those that may run now. Of a FIFO group that is the first alone."""
+        """Give each its tag; return those that may run now. Of a FIFO group that is the first alone.
+
+        A standard queue may deliver a message that we hold: what we hold goes on under the newer receipt.
+        """
         ready = []
         with self._lock:
             for claim in claims:
+                held = self._by_id.get(claim.received.id)
+                if held is not None and not held.is_leaving and not claim.queue.is_fifo:
+                    claim.is_gone = True
+                    held.received = held.received._replace(handle=claim.received.handle)
+                    held.until = max(held.until, claim.until)
+                    continue
+                self._by_id[claim.received.id] = claim
                 claim.tag = f"{self._prefix}-{next(self._numbers)}"
                 self._by_tag[claim.tag] = claim
                 if self._is_first(claim):
@@ -126,6 +137,8 @@ class Claims:
         with self._lock:
             claim.is_gone = True
             self._by_tag.pop(claim.tag, None)
+            if self._by_id.get(claim.received.id) is claim:
+                del self._by_id[claim.received.id]
             key = _group_of(claim)
             line = self._groups.get(key) if key else None
             if key is None or line is None or claim not in line:

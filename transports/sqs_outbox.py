@@ -231,7 +231,12 @@ class Outbox:
     # ---- requests ----
 
     def _send(self, batch: list[Op]) -> None:
-        again = self._request(batch)
+        try:
+            again = self._request(batch)
+        except Exception as error:  # a defect must not end this thread: acks would wait for ever
+            logger.exception("an answer of SQS cannot be handled")
+            unknown = TransportError(f"an answer of SQS cannot be handled: {error!r}")
+            again = [op for op in batch if self._again(op, unknown, is_lasting=True)]
         with self._cond:
             self._in_order.discard((batch[0].kind, batch[0].queue))
             now = time.monotonic()

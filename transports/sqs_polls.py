@@ -111,6 +111,7 @@ class Polls:
         self._is_stopped = True
         self._is_closed = False
         self._pipe: tuple[int, int] | None = None
+        self._pipe_lock = threading.Lock()
         self._short_s = min(SHORT_S, lease_s)
 
     # ---- the consumer's side ----
@@ -189,19 +190,21 @@ class Polls:
         return now - lane.empty_at <= within_s or _PATIENT_S <= now - lane.waits_since <= within_s
 
     def retry_now(self) -> None:
-        """The network is back."""
+        """The network is back. What is wanted is what the next `take` says."""
         with self._cond:
+            self._demand = 0
             for lane in self._lanes.values():
                 lane.next_at = 0.0
             self._cond.notify_all()
 
     def wake(self) -> None:
         """Make the descriptor readable."""
-        if self._pipe is not None:
-            try:
-                os.write(self._pipe[1], b"x")
-            except OSError:  # full: it is readable already
-                pass
+        with self._pipe_lock:
+            if self._pipe is not None:
+                try:
+                    os.write(self._pipe[1], b"x")
+                except OSError:  # full: it is readable already
+                    pass
 
     def close(self, grace_s: float) -> None:
         """End the threads. Polls under way are waited for at most so long, then abandoned."""
@@ -212,10 +215,10 @@ class Polls:
             self._cond.notify_all()
             while any(lane.polls or lane.asked for lane in self._lanes.values()) and time.monotonic() < until:
                 self._cond.wait(until - time.monotonic())
-        if self._pipe is not None:
+        with self._pipe_lock:
             pipe, self._pipe = self._pipe, None
-            for fd in pipe:
-                os.close(fd)
+        for fd in pipe or ():
+            os.close(fd)
 
     # ---- the threads ----
 
@@ -284,18 +287,16 @@ class Polls:
     def _poll(self, lane: Lane, ask: int, is_long: bool) -> None:
         """One request, and what follows from it. Its places are taken until what it has brought is in the buffer."""
         got: list[Claim] = []
+        keep: list[Claim] = []
         failure: QWorkerError | None = None
         try:
             got = self._receive(lane, ask, is_long)
+            keep = self._prepared(got, is_long) if got else []
         except QWorkerError as error:
             failure = error
-        keep = self._adopt(got) if got else []
-        if is_long and keep:
-            keep = self._lengthen(keep)
-            if not keep:  # the way to SQS is longer than the claim
-                self._short_s = min(2 * self._short_s, self._lease_s)
-        if keep and not self._is_stopped:
-            keep = self._unpack(keep)
+        except Exception as error:  # whatever an answer holds must not end this thread: nobody would poll any more
+            logger.exception("an answer of SQS cannot be handled")
+            failure = TransportError(f"an answer of SQS cannot be handled: {error!r}")
         ready = self._claims.enter(keep)
         with self._cond:
             lane.polls -= 1
@@ -311,6 +312,15 @@ class Polls:
             self.wake()
         if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
             self._on_trouble(failure)
+
+    def _prepared(self, got: list[Claim], is_long: bool) -> list[Claim]:
+        """What of it is good, ours for a whole lease, and complete."""
+        keep = self._adopt(got)
+        if is_long and keep and not self._is_stopped:  # what goes back at once stays short, should this process end
+            keep = self._lengthen(keep)
+            if not keep:  # the way to SQS is longer than the claim
+                self._short_s = min(2 * self._short_s, self._lease_s)
+        return keep if self._is_stopped or not keep else self._unpack(keep)
 
     def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
         visible_s = self._short_s if is_long else self._lease_s

@@ -84,7 +84,9 @@ class Settling:
         self._boottime = SystemClock().boottime
         self._lock = threading.Lock()
         self._parked: list[float] = []
-        self._bad: OrderedDict[str, None] = OrderedDict()  # message ids that are not to be run again here
+        # Message ids that are not to be run again here: bad ones, and those that are done and come a second time.
+        self._bad: OrderedDict[str, None] = OrderedDict()
+        self._done: OrderedDict[str, None] = OrderedDict()
         self.late = 0  # acks whose claim had ended
 
     # ---- received ----
@@ -93,6 +95,10 @@ class Settling:
         """Judge what was received: what was found bad before goes back, what seems lethal counts as crashed."""
         good = []
         for claim in claims:
+            if claim.received.id in self._done:
+                logger.info("%s has come once more after it was deleted: it is deleted again", _named(claim))
+                self._delete(claim)
+                continue
             if claim.received.id in self._bad:
                 self._dismiss(claim)
                 continue
@@ -140,6 +146,7 @@ class Settling:
 
     def deleted(self, claim: Claim) -> None:
         """SQS has confirmed."""
+        self._note(self._done, claim)
         if claim.is_acked:
             self._payloads.acked(claim)
         self._ready(self._claims.leave(claim))
@@ -177,7 +184,7 @@ class Settling:
                 _named(claim), claim.received.receives, traits.max_receives, rejection.reason,
             )  # fmt: skip
             if rejection.reason != _FAILED:
-                self._remember(claim)
+                self._note(self._bad, claim)
             self._hide(claim, 0)
         elif self._dead_letter_queue:
             self._bury(claim, rejection)
@@ -186,7 +193,7 @@ class Settling:
                 "%s cannot run (%s): it is hidden for %d h at a time, because its queue has no redrive policy and no "
                 "dead_letter_queue is set", _named(claim), rejection.reason, HIDDEN_S // 3600,
             )  # fmt: skip
-            self._remember(claim)
+            self._note(self._bad, claim)
             self._hide(claim, HIDDEN_S)
 
     def _refuse_successor(self, claim: Claim, error: object) -> None:
@@ -292,6 +299,7 @@ class Settling:
             if result is None:
                 self.deleted(claim)
                 return
+            self._note(self._done, claim)
             with self._lock:
                 self.late += 1
             logger.warning("the ack of %s came too late (%s): it may run again", _named(claim), result)
@@ -309,11 +317,11 @@ class Settling:
         else:
             self._hide(claim, HIDDEN_S)
 
-    def _remember(self, claim: Claim) -> None:
+    def _note(self, ids: OrderedDict[str, None], claim: Claim) -> None:
         with self._lock:
-            self._bad[claim.received.id] = None
-            while len(self._bad) > _MOST_REMEMBERED:
-                self._bad.popitem(last=False)
+            ids[claim.received.id] = None
+            while len(ids) > _MOST_REMEMBERED:
+                ids.popitem(last=False)
 
     def _send_of(self, envelope: Envelope, parent: Claim) -> tuple[Queue, Entry]:
         queue = self._directory.find(envelope.queue)

@@ -225,3 +225,19 @@ def test_an_eta_of_a_foreign_producer_waits_on_the_queue_and_not_in_a_child(sqs_
     assert sqs.counts("hipri") == (0, 1, 0)
     assert sqs_shop.ran() == []
     wait_until(lambda: sqs_shop.ran() == ["late"], "it has run when it was time", 10.0)
+
+
+def test_a_worker_that_stood_still_loses_its_claims_and_acks_nothing(sqs_shop: Shop, sqs: SqsServer) -> None:
+    lease = {"TEST_LEASE": "3"}
+    frozen = sqs_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    result = sqs_shop.task("gate").delay("open")
+    wait_until(lambda: len(sqs_shop.ran()) == 1, "it runs")
+    os.kill(frozen.pid, signal.SIGSTOP)
+    other = sqs_shop.worker("-c", "1", "-Q", "hipri", env=lease)
+    wait_until(lambda: len(sqs_shop.ran()) == 2, "the other one has it", 10.0)
+    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.wait_log("lease lost")
+    (sqs_shop.folder / "open").touch()
+    assert result.get(timeout=10) == "open"
+    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "it is deleted", 5.0)
+    assert frozen.stop() == other.stop() == 0

@@ -463,3 +463,37 @@ def test_what_an_at_most_once_task_starts_and_cannot_be_sent_is_told(
     worker.publish([Envelope("hipri", large(1_100_000)), envelope(1), envelope(2, "nowhere")])
     assert sqs.counts("hipri") == (1, 0, 0)
     assert caplog.text.count("cannot be sent and is lost") == 2
+
+
+# ---- what a standard queue delivers twice ----
+
+
+def twice(asked: dict[str, Any], sqs: SqsServer) -> tuple[int, dict[str, Any]]:
+    """An answer with each message under two receipts, as concurrent servers of AWS's may give."""
+    first = sqs.receive("hipri")
+    return 200, {"Messages": [*first, *({**m, "ReceiptHandle": m["ReceiptHandle"]} for m in first)]}
+
+
+def test_a_message_that_comes_twice_while_we_hold_it_runs_once(
+    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+) -> None:
+    worker = open_sqs()
+    worker.publish(envelopes(3))
+    proxy.break_("ReceiveMessage", lambda asked: twice(asked, sqs))
+    taken = worker.reserve(["hipri"], 10)
+    assert sorted(numbers_of(taken)) == [0, 1, 2]
+    worker.ack([Ack(delivery) for delivery in taken])
+    assert sqs.counts("hipri") == (0, 0, 0)
+
+
+def test_a_message_that_comes_again_after_its_delete_is_deleted_again(
+    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+) -> None:
+    worker = open_sqs()
+    worker.publish(envelopes(1))
+    copy = sqs.receive("hipri", visible_s=0)
+    worker.ack([Ack(delivery) for delivery in worker.reserve(["hipri"], 1)])
+    del proxy.requests[:]
+    proxy.break_("ReceiveMessage", lambda asked: (200, {"Messages": copy}))
+    assert worker.reserve(["hipri"], 1) == []
+    assert proxy.counts()["DeleteMessageBatch"] == 1
