@@ -19,12 +19,15 @@ from .redis_url import Endpoint
 _LinkT = TypeVar("_LinkT", bound=Link)
 
 _UNKNOWN: Final = "knows no master of this name"
+# The URL holds the master's login.
+_LOGIN: Final = "; a sentinel's own username and password belong into sentinel_kwargs"
 
 
 def open_link(endpoint: Endpoint, kind: type[_LinkT] = Link) -> _LinkT:  # type: ignore[assignment]
     """Connect, by way of the sentinels if there are any.
 
-    Raises TransportError with what each sentinel said; Denied when all of them answer and none knows the master.
+    Raises TransportError with what each sentinel said; Denied when all of them answer and none tells us the master, or
+    when the master refuses us.
     """
     if not endpoint.sentinels:
         return kind(endpoint)
@@ -33,10 +36,14 @@ def open_link(endpoint: Endpoint, kind: type[_LinkT] = Link) -> _LinkT:  # type:
     for sentinel in endpoint.sentinels:
         try:
             address = _ask(sentinel, endpoint)
-            if address in tried:
-                said.append(f"{sentinel.shown} says the same")
-                continue
-            tried.add(address)
+        except TransportError as error:  # one that refuses us must not hide the others
+            said.append(f"{error}{_LOGIN if isinstance(error, Denied) else ''}")
+            continue
+        if address in tried:
+            said.append(f"{sentinel.shown} says the same")
+            continue
+        tried.add(address)
+        try:
             return _master_at(address, sentinel, endpoint, kind)
         except Denied:
             raise
@@ -45,6 +52,8 @@ def open_link(endpoint: Endpoint, kind: type[_LinkT] = Link) -> _LinkT:  # type:
     text = f"no master {endpoint.master_name!r} was found: {'; '.join(said)}"
     if all(_UNKNOWN in problem for problem in said):
         raise Denied(f"{text}; correct master_name")
+    if all(_UNKNOWN in problem or _LOGIN in problem for problem in said):
+        raise Denied(text)
     raise TransportError(text)
 
 
@@ -54,10 +63,7 @@ def _ask(sentinel: Endpoint, endpoint: Endpoint) -> tuple[str, int]:
     questions: list[Command] = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)]
     if endpoint.min_other_sentinels:
         questions.append(("SENTINEL", "MASTER", name))
-    try:
-        link = Link(sentinel)
-    except Denied as error:  # the URL holds the master's login, not theirs
-        raise Denied(f"{error}; a sentinel's own username and password belong into sentinel_kwargs") from None
+    link = Link(sentinel)
     try:
         replies = link.call(*questions)
     finally:

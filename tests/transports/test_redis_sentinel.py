@@ -139,6 +139,12 @@ def test_sentinels_and_master_have_passwords_of_their_own(open_redis: Open) -> N
     assert "of-the-" not in str(caught.value)
 
 
+def test_a_sentinel_that_refuses_the_login_does_not_hide_the_others(watched: SentinelSet, open_redis: Open) -> None:
+    with SentinelSet(password="of-the-master", sentinel_password="of-the-sentinels") as locked:
+        strange = locked.url.split(";")[0].replace(":of-the-master@", "")
+        open_redis("w/1", url=f"{strange};{watched.url}", **watched.options).publish(envelopes(1))
+
+
 def test_a_connection_survives_the_death_of_the_master(changing: SentinelSet, open_redis: Open) -> None:
     ours = open_redis("w/1", url=changing.url, **changing.options)
     producer = open_redis(url=changing.url, **changing.options)
