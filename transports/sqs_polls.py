@@ -317,8 +317,9 @@ class Polls:
         """What of it is good, ours for a whole lease, and complete."""
         keep = self._adopt(got)
         if is_long and keep and not self._is_stopped:  # what goes back at once stays short, should this process end
+            began = time.monotonic()
             keep = self._lengthen(keep)
-            if not keep:  # the way to SQS is longer than the claim
+            if not keep or time.monotonic() - began > self._short_s / 2:  # the way to SQS is too long for such a claim
                 self._short_s = min(2 * self._short_s, self._lease_s)
         return keep if self._is_stopped or not keep else self._unpack(keep)
 

@@ -39,8 +39,9 @@ def test_under_load_a_task_costs_a_quarter_of_a_request_at_most(
 
 def test_an_idle_worker_costs_one_request_per_wait_and_queue(sqs_shop: Shop, sqs: SqsServer, proxy: SqsProxy) -> None:
     sqs.queue("lopri")
-    sqs_shop.worker("-c", "2", "-Q", "hipri,lopri", "-b", proxy.url)
-    wait_until(lambda: len(proxy.of("ReceiveMessage")) == 2, "the first polls of 10 s have ended", 15.0)
+    env = {"TEST_BROKER_OPTIONS": '{"wait_time_seconds": 3}'}
+    sqs_shop.worker("-c", "2", "-Q", "hipri,lopri", "-b", proxy.url, env=env)
+    wait_until(lambda: len(proxy.of("ReceiveMessage")) == 2, "the first polls have ended", 15.0)
     before = sum(proxy.counts().values())
-    time.sleep(22)
-    assert sum(proxy.counts().values()) - before <= 2 * 2, proxy.counts()
+    time.sleep(12)
+    assert sum(proxy.counts().values()) - before <= 2 * 4, proxy.counts()
