@@ -91,6 +91,8 @@ class Link:
             logger.warning("--purge: deleted %d waiting messages from %s", purged, ", ".join(self._queues))
         if self.attempts:
             logger.info("connected to the broker after %d failed attempts", self.attempts)
+        elif self.was_up:
+            logger.info("connected to the broker again")
         if not self.was_up:
             self._warn()
         self.is_up = self.was_up = True
