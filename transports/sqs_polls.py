@@ -3,11 +3,11 @@
 The consumer thread says how many it wants (`take`), and gets what has come; a pipe wakes it when there is more. One
 thread polls one queue at a time. The rules, all of them in `_next_poll`:
 
-1. Polls under way and the buffer together are never more than what the consumer wants.
+1. Polls that find something at once and the buffer together are never more than what the consumer wants.
 2. An idle queue has one long poll, which claims for a short time only: a stop may have to abandon it.
 3. A full answer makes a queue busy. Its polls then do not wait, claim for the whole lease, and several run at a time.
-4. Queues take turns by `queue_order_strategy`; with fewer places than queues, each is asked for one message all the
-   same, and what is too much goes back at once.
+4. Queues take turns by `queue_order_strategy`. Long polls keep no places from busy queues, and with fewer places than
+   queues each is asked for one message all the same; what is too much goes back at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Lane:
         self.queue = queue
         self.buffer: deque[Claim] = deque()
         self.polls = 0  # under way
-        self.asked = 0  # for so many messages in all
+        self.asked = 0  # for so many messages in all, the long poll not counted
+        self.awaited = 0  # what the long poll has asked for
         self.is_busy = False
         self.is_active = True
         self.next_at = 0.0
@@ -213,7 +214,7 @@ class Polls:
             self._is_closed = self._is_stopped = True
             self._demand = 0
             self._cond.notify_all()
-            while any(lane.polls or lane.asked for lane in self._lanes.values()) and time.monotonic() < until:
+            while any(lane.polls for lane in self._lanes.values()) and time.monotonic() < until:
                 self._cond.wait(until - time.monotonic())
         with self._pipe_lock:
             pipe, self._pipe = self._pipe, None
@@ -246,7 +247,10 @@ class Polls:
                     poll, wait_s = self._next_poll(time.monotonic())
                 lane, ask, is_long = poll
                 lane.polls += 1
-                lane.asked += ask
+                if is_long:
+                    lane.awaited += ask
+                else:
+                    lane.asked += ask
                 lane.waits_since = time.monotonic() if is_long and self._wait_s > _PATIENT_S else lane.waits_since
                 if self._loose() > 0:
                     self._man()
@@ -254,7 +258,7 @@ class Polls:
             self._poll(lane, ask, is_long)
 
     def _loose(self) -> int:
-        """How many more may be asked for."""
+        """How many more may be asked for. A long poll takes no place: nobody knows whether it will bring anything."""
         return self._demand - sum(lane.asked + len(lane.buffer) for lane in self._lanes.values())
 
     def _next_poll(self, now: float) -> tuple[tuple[Lane, int, bool] | None, float | None]:
@@ -263,16 +267,18 @@ class Polls:
         if self._is_closed or self._is_stopped or self._demand <= buffered or self._is_heavy():
             return None, None
         loose = self._loose()
+        spare = loose - sum(lane.awaited for lane in self._lanes.values())
         wanting = [lane for lane in self._lanes.values() if lane.is_active and self._may_poll(lane)]
         ready = {lane.queue.name: lane for lane in wanting if lane.next_at <= now}
         bells = [lane for lane in ready.values() if not lane.polls and not lane.is_busy]
         busy = [name for name, lane in self._lanes.items() if lane.is_active and lane.is_busy]
         turn = self._turns.next(ready, busy) if loose > 0 else None
         if turn is not None:
-            return (ready[turn], max(1, min(BATCH, loose - len(bells))), False), None
+            return (ready[turn], min(BATCH, loose), False), None
         if bells:
             # Asked for one message at least, whether or not there is a place: it is the only way to hear of any.
-            return (bells[0], max(1, min(BATCH, loose - len(bells) + 1)), True), None
+            most = 1 if busy else BATCH
+            return (bells[0], max(1, min(most, spare - len(bells) + 1)), True), None
         later = min((lane.next_at for lane in wanting if lane.next_at > now), default=None)
         return None, None if later is None else later - now
 
@@ -300,7 +306,10 @@ class Polls:
         ready = self._claims.enter(keep)
         with self._cond:
             lane.polls -= 1
-            lane.asked -= ask
+            if is_long:
+                lane.awaited -= ask
+            else:
+                lane.asked -= ask
             lane.waits_since = math.inf if is_long else lane.waits_since
             self._turns.got(lane.queue.name, len(got))
             self._note(lane, ask, len(got), failure)

@@ -129,7 +129,9 @@ def test_a_full_queue_does_not_starve_another_one(open_sqs: OpenSqs) -> None:
     worker.publish(envelopes(3, "thin"))
     order = []
     while len(order) < 30:
-        for delivery in fetch(worker, ["full", "thin"], 4):
+        batch = fetch(worker, ["full", "thin"], 4, 5.0)
+        assert len(batch) == 4, "the long poll of an empty queue keeps no place"
+        for delivery in batch:
             order.append(delivery.queue)
             worker.ack([Ack(delivery)])
     assert order.count("thin") == 3
