@@ -145,7 +145,9 @@ class Polls:
         with self._cond:
             self._is_stopped = False
             taken = self._turns.take({name: self._lanes[name].buffer for name in names}, names, limit)
-            self._demand = limit - len(taken)
+            left = limit - len(taken)
+            # A few places that are left over are not worth a request: whoever needs them says so by the next call.
+            self._demand = left if not taken or left >= min(BATCH, limit // 2) else 0
             self._man()
             self._cond.notify_all()
             return taken
