@@ -329,6 +329,7 @@ class Consumer:
         finally:
             self.is_connecting = False
         self._watch_wake(self._link.wake_fd())
+        self._settler.broker_is_back()
         self._notify(Notice("connected"))
         return True
 

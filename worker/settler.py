@@ -33,6 +33,8 @@ FULL_BYTES: Final = 64 * 1024 * 1024
 _RESULT_OVERHEAD: Final = 256
 _FIRST_RESULT_RETRY_S: Final = 0.5
 _LONGEST_RESULT_RETRY_S: Final = 60.0
+#: The same while acks wait for it.
+_LONGEST_ACK_WAIT_S: Final = 2.0
 
 
 class Settler:
@@ -55,7 +57,6 @@ class Settler:
         self._results_down_since: float | None = None
         self._results_retry_at = 0.0
         self._given_up = False
-        self._results_wait_s = _FIRST_RESULT_RETRY_S
         self.lost = 0
         self.dropped_results = 0
 
@@ -187,6 +188,13 @@ class Settler:
                 self._ledger.forget(entry)
                 self._transport.publish([_anew(entry.delivery)])
 
+    def broker_is_back(self) -> None:
+        """The broker was away and is there again: its absence held the acks up, not that of the result store."""
+        if self._results_down_since is not None:
+            self._results_retry_at = now = self._clock.monotonic()
+            if not self._given_up:
+                self._results_down_since = now
+
     def _must_wait(self) -> bool:
         """Whether results hold everything up: their store is out of reach and its time is not over."""
         return bool(self._results) and not self._given_up
@@ -217,7 +225,6 @@ class Settler:
         self._results_down_since = None
         self._results_retry_at = 0.0
         self._given_up = False
-        self._results_wait_s = _FIRST_RESULT_RETRY_S
         self._forget_results()
         return True
 
@@ -225,9 +232,11 @@ class Settler:
         if self._results_down_since is None:
             self._results_down_since = now
             logger.warning("%s; acks wait for results, at most %g s", error, RESULT_BUDGET_S)
-        # Each try may take a socket time-out, in which nothing else is done here: tries become rare.
-        self._results_wait_s = min(_LONGEST_RESULT_RETRY_S, self._results_wait_s * 2)
-        self._results_retry_at = self._clock.monotonic() + self._results_wait_s
+        # A try may take a socket time-out, in which nothing else is done here: those that do become rare.
+        after = self._clock.monotonic()
+        longest_s = _LONGEST_RESULT_RETRY_S if self._given_up else _LONGEST_ACK_WAIT_S
+        wait_s = min(longest_s, max(_FIRST_RESULT_RETRY_S, (after - now) * 10))
+        self._results_retry_at = after + wait_s
         if now - self._results_down_since < RESULT_BUDGET_S:
             return False
         if not self._given_up:

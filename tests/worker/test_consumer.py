@@ -624,3 +624,43 @@ def test_messages_in_nobodys_hands_are_found(bench: Bench) -> None:
     bench.clock.advance(20)
     bench.turn()
     assert child.read() == (1, message("a"))
+
+
+def test_results_are_given_up_after_their_time_and_stored_again_soon_after_the_store_is_back(bench: Bench) -> None:
+    child = bench.child()
+    bench.store.is_down = True
+    bench.publish("a")
+    bench.turn()
+    child.done(started(child), Outcome(Action.ACK, "a", b"{}", True))
+    for _ in range(15):
+        bench.clock.advance(1)
+        bench.turn(1)
+    assert (len(bench.ledger), bench.settler.dropped_results) == (0, 1)
+    bench.store.is_down = False
+    bench.clock.advance(1)
+    bench.publish("b")
+    bench.turn()
+    child.done(started(child), Outcome(Action.ACK, "b", b"{}", True))
+    bench.turn()
+    assert [result.task_id for result in bench.store.stored] == ["b"]
+
+
+def test_the_time_without_a_broker_is_not_taken_from_the_result_stores(bench: Bench) -> None:
+    child = bench.child()
+    bench.publish("a")
+    bench.turn()
+    bench.store.is_down = True
+    child.done(started(child), Outcome(Action.ACK, "a", b"{}", True))
+    bench.turn()
+    bench.transport.go_down()
+    for _ in range(15):
+        bench.clock.advance(1)
+        bench.turn(1)
+    bench.transport.come_back()
+    bench.clock.advance(16)
+    bench.turn(1)
+    bench.store.is_down = False
+    bench.clock.advance(2)
+    bench.turn()
+    assert [result.task_id for result in bench.store.stored] == ["a"]
+    assert (len(bench.ledger), bench.settler.dropped_results) == (0, 0)
