@@ -313,9 +313,10 @@ class Polls:
             else:
                 lane.asked -= ask
             lane.waits_since = math.inf if is_long else lane.waits_since
-            self._turns.got(lane.queue.name, len(got))
             self._note(lane, ask, len(got), failure)
             too_many = self._lay_down(lane, keep, ready)
+            if len(too_many) < len(got) or not got:  # what goes back is no turn that it has had
+                self._turns.got(lane.queue.name, len(got) - len(too_many))
             self._cond.notify_all()
         if too_many:
             self._release(too_many)

@@ -50,6 +50,7 @@ BEYOND_SQS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "shares between queues are kept in polls, not in messages": (
         "test_round_robin_gives_every_queue_the_same",
+        "test_one_reserve_shares_its_limit_between_queues",
         "test_weights_are_kept_in_messages_whatever_the_size_of_a_claim",
         "test_a_strict_order_leaves_the_others_one_message_in_ten",
         "test_the_share_of_the_others_can_be_set",
