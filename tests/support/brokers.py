@@ -210,6 +210,8 @@ class PatientTransport(SqsTransport):
             time.sleep(0.002)
         if got or not arm:
             self.stop_fetching()
+            # One under way that finds nothing would tell the next call that nothing is there.
+            wait_until(lambda: not any(lane.polls for lane in self._polls._lanes.values()), "no poll is under way")
             self._outbox.flush(10)
         return got
 
