@@ -137,7 +137,7 @@ def test_weights_of_queues_that_are_not_consumed_are_told(
     worker = open_on("w/1", queue_weights={"hipir": 5})
     with caplog.at_level(logging.WARNING, "qworker.transports"):
         assert len([*worker.reserve(["hipri", "low"], 1), *worker.reserve(["hipri", "low"], 1)]) == 2
-    (record,) = [r for r in caplog.records if r.name == "qworker.transports"]
+    (record,) = [r for r in caplog.records if r.name == "qworker.transports" and r.levelno == logging.WARNING]
     assert "did you mean 'hipri'" in record.getMessage()
 
 
