@@ -33,11 +33,12 @@ _COMMANDS: Final = {
     "queues": _Entry("queues_cmd", "Show how many messages wait on each queue."),
     "purge": _Entry("purge_cmd", "Delete the messages that wait on queues."),
     "dead": _Entry("dead_cmd", "List, show, requeue or delete dead letters."),
+    "doctor": _Entry("doctor_cmd", "Look at application, broker, queues and results, and say what will go wrong."),
     "report": _Entry("report_cmd", "Show versions, platform and settings, for a bug report."),
 }
 _WORKER_HELP: Final = "Run the worker (the default)."
 #: Commands that are announced but not there yet.
-_LATER: Final = ("beat", "status", "inspect", "control", "events", "top", "dashboard", "health", "doctor")
+_LATER: Final = ("beat", "status", "inspect", "control", "events", "top", "dashboard", "health")
 
 
 class RootCommand(click.Group):

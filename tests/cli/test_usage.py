@@ -217,7 +217,7 @@ def test_what_the_environment_says_to_the_worker_concerns_no_other_command(qwork
     assert qworker("report", QWORKER_CONCURRENCY="0", QWORKER_AUTOSCALE="3,1").code == 0
 
 
-@pytest.mark.parametrize("command", ["beat", "status", "inspect", "dashboard", "doctor"])
+@pytest.mark.parametrize("command", ["beat", "status", "inspect", "dashboard", "health"])
 def test_a_command_that_comes_later_says_so(qworker: Qworker, command: str) -> None:
     ended = qworker("-A", "shop", command)
 

@@ -1,0 +1,91 @@
+"""`qworker doctor`: look at application, broker, queues and result store, and say what will go wrong before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from ..core.errors import QWorkerError
+from ..core.urls import redact
+from .common import Target, chosen_queues
+from .common import command as make_command
+from .options import names
+
+if TYPE_CHECKING:
+    from ..tasks import App
+
+#: Something was found that a worker would suffer from.
+_FOUND: Final = 1
+
+
+class Finding(NamedTuple):
+    """One line. `is_fine` False: somebody should act on it."""
+
+    is_fine: bool
+    subject: str
+    text: str
+
+
+def _doctor(target: Target, queues: tuple[str, ...]) -> int:
+    app = target.app()  # without an application there is nothing to look at: its own error says why
+    if target.has_app:
+        app.load_includes()
+    troubles = 0
+    for finding in _findings(target, app, queues):
+        troubles += not finding.is_fine
+        click.echo(f"{'ok' if finding.is_fine else 'CHECK':<6}{finding.subject}: {finding.text}")
+    click.echo("nothing to complain of" if not troubles else f"to look after: {troubles}")
+    return _FOUND if troubles else 0
+
+
+def _findings(target: Target, app: App, queues: tuple[str, ...]) -> Iterator[Finding]:
+    own = [name for name in app.tasks if not name.startswith("celery.")]
+    yield Finding(bool(own) or not target.has_app, "app", f"{app.main}, {len(own)} tasks")
+    yield from _about_broker(target, app, queues)
+    yield from _about_results(app)
+
+
+def _about_broker(target: Target, app: App, queues: tuple[str, ...]) -> Iterator[Finding]:
+    shown = redact(app.conf.broker_url)
+    try:
+        with target.broker(app) as broker:
+            yield Finding(True, "broker", f"{shown} answers")
+            for warning in broker.warnings():
+                yield Finding(False, "broker", warning)
+            for name, waiting in broker.depths(chosen_queues(app, queues)).items():
+                yield Finding(True, "queue", f"{name}, {waiting} waiting")
+            dead = len(broker.dead_letters(limit=1))
+            yield Finding(not dead, "dead letters", "none" if not dead else "there are some; see qworker dead list")
+    except (QWorkerError, NotImplementedError) as error:
+        yield Finding(False, "broker", str(error))
+
+
+def _about_results(app: App) -> Iterator[Finding]:
+    from ..results import open_result_store
+
+    try:
+        store = open_result_store(app.conf.result_backend, settings=app.conf)
+        if store is None:
+            yield Finding(True, "results", "are not kept")
+            return
+        try:
+            store.connect()
+            yield Finding(True, "results", f"{redact(app.conf.result_backend)} answers")
+        finally:
+            store.close()
+    except QWorkerError as error:
+        yield Finding(False, "results", str(error))
+
+
+command = make_command(
+    "doctor",
+    [
+        click.Option(
+            ["-Q", "--queues"], metavar="A,B", callback=names, help="These queues. Default: the application's."
+        ),
+    ],
+    _doctor,
+    help="Look at application, broker, queues and results, and say what will go wrong; exit code 1 if anything will.",
+)
