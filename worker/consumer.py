@@ -114,7 +114,7 @@ class Consumer:
         self._burst = burst
 
     def run(self) -> None:
-        """Turn until told to stop; the body of the thread. An unexpected error ends the worker with its traceback."""
+        """Turn until told to stop; the body of the thread. An unexpected error ends it; the master is told."""
         try:
             while not self._is_stopped:
                 self.turn()
