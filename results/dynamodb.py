@@ -106,7 +106,11 @@ class DynamoDbResultStore:
                 return meta
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                return None
+                if is_certain:
+                    return None
+                # The time ended during a cheap look, which may have been told old news.
+                is_certain = True
+                continue
             nap_s = pause_s * random.uniform(0.75, 1.25)
             is_certain = nap_s >= left_s
             time.sleep(min(nap_s, left_s))

@@ -408,9 +408,19 @@ class TestCalls:
         assert make(table, proxy.port).wait("nobody", 3) is None
 
         asked = [request.asked["ConsistentRead"] for request in proxy.of("GetItem")]
-        assert 5 <= len(asked) <= 14
+        assert 3 <= len(asked) <= 14
         assert (asked[0], asked[-1]) == (True, True)
         assert not any(asked[1:-1])
+
+    def test_a_waiter_whose_time_ends_during_a_look_looks_once_more_for_certain(
+        self, make: Make, table: str, proxy: SqsProxy
+    ) -> None:
+        proxy.break_("GetItem", lambda asked: None if asked["ConsistentRead"] else time.sleep(1.0), times=100)
+        assert make(table, proxy.port).wait("nobody", 0.9) is None
+
+        asked = [request.asked["ConsistentRead"] for request in proxy.of("GetItem")]
+        assert asked[-1] is True
+        assert len(asked) <= 3
 
     def test_a_success_that_comes_between_look_and_write_stays(
         self, make: Make, table: str, proxy: SqsProxy, behind: Any
