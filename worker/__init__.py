@@ -1,5 +1,8 @@
 """The worker: master, phases, consumer, ledger. The command line starts it with `run_worker`."""
 
+from collections.abc import Sequence
+
+from ..core.companion import Companion
 from .exitcodes import ExitCode
 from .options import WorkerOptions
 from .phases import TRANSITIONS, Event, Phase, next_phase
@@ -7,8 +10,8 @@ from .phases import TRANSITIONS, Event, Phase, next_phase
 __all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "next_phase", "run_worker"]
 
 
-def run_worker(options: WorkerOptions) -> int:
+def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
     """Run a worker until it is told to stop; returns the exit code (see `worker.run.run_worker`)."""
     from .run import run_worker as run  # here, so that parsing a command line does not load the pool
 
-    return run(options)
+    return run(options, companions)

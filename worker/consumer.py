@@ -179,6 +179,16 @@ class Consumer:
         """How long ago the broker last answered a fetch, with messages or without. Any thread."""
         return self._clock.monotonic() - self._link.fetched_at
 
+    @property
+    def broker_trouble(self) -> str | None:
+        """Why the broker is out of reach now, "" before the first attempt; None while it is in reach. Any thread."""
+        return None if self._link.is_up else self._link.trouble
+
+    def is_consuming(self) -> bool:
+        """Whether this thread turns, and hears of messages that wait. Any thread."""
+        turns = self.is_connecting or self._clock.monotonic() - self.beat < 2 * LONGEST_SLEEP_S
+        return turns and not self._hearing.is_in_doubt
+
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
         self.beat = self._clock.monotonic()

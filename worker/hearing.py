@@ -40,6 +40,11 @@ class Hearing:
         """When `check` has to be called again."""
         return self._look_at
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the connection was made anew for deafness, and nothing has come since. Any thread."""
+        return self._was_rebuilt
+
     def silence(self, now: float) -> None:
         """Nothing came although there was room."""
         if self._look_at == math.inf:

@@ -63,6 +63,7 @@ class Link:
         self.is_up = False
         self.was_up = False
         self.attempts = 0
+        self.trouble = ""  # why the last attempt or call has failed
         self._try_at = 0.0
         self._up_at = 0.0
         self._breaks = 0  # connections in a row that have broken at once
@@ -106,6 +107,7 @@ class Link:
         """A call has failed: what is held stays held, the connection is made anew."""
         logger.warning("%s; reconnecting, running tasks go on", error)
         self.is_up = False
+        self.trouble = str(error)
         self._arm = False
         now = self._clock.monotonic()
         self._breaks = self._breaks + 1 if now - self._up_at < _WORKED_S else 0
@@ -123,6 +125,7 @@ class Link:
 
     def _failed(self, error: TransportError) -> None:
         self.attempts += 1
+        self.trouble = str(error)
         if self._max_attempts is not None and self.attempts > self._max_attempts:
             raise TransportError(f"{error}; giving up after {self.attempts} attempts")
         wait_s = self._wait_s(self.attempts)

@@ -68,12 +68,12 @@ class _HasDescriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def readable(watched: Iterable[_HasDescriptor], timeout_s: float | None) -> set[int]:
+def readable(watched: Iterable[_HasDescriptor | int], timeout_s: float | None) -> set[int]:
     """Wait until one of these can be read, or the time is over; return the descriptors that can.
 
     Not `select.select`, which knows no descriptor above 1023: several hundred children need more.
     """
     poll = select.poll()
     for one in watched:
-        poll.register(one.fileno(), select.POLLIN)
+        poll.register(one, select.POLLIN)
     return {fd for fd, _ in poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))}

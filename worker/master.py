@@ -5,7 +5,8 @@ One turn, in this order:
 2. signals → events → phase (`worker/lifecycle.py`), or a change of the pool;
 3. what the spawner reports: application loaded or broken, children born and dead;
 4. what the consumer notices: children ready, broker reached, drained, failed;
-5. reconcile: end a phase whose time is over, fill empty slots.
+5. reconcile: end a phase whose time is over, fill empty slots;
+6. companions look at what has changed (`core/companion.py`).
 
 Runs in the main thread and owns everything but what the consumer thread owns (`worker/consumer.py`).
 """
@@ -18,11 +19,12 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.clock import Clock
+from ..core.companion import Companion
 from ..core.errors import ConfigError
 from ..pool import SlotTable, set_title
 from ..signals import SignalPipe, own_stacks, reap_strangers
@@ -37,6 +39,7 @@ from .mailbox import Mailbox, readable
 from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
 from .upkeep import Upkeep
+from .view import View
 
 logger = logging.getLogger("qworker.worker")
 
@@ -72,6 +75,9 @@ class Master:
         start_spawner: StartSpawner,
         plan: Callable[[dict[str, Any], SlotTable, Mailbox, Callable[[Notice], None]], Plan],
         clock: Clock,
+        *,
+        node: str = "",
+        companions: Sequence[Companion] = (),
     ) -> None:
         self._plan = plan
         self._clock = clock
@@ -87,6 +93,8 @@ class Master:
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
         self._lifeline: Lifeline | None = None
+        self._view = View(node, self._life, clock)
+        self._companions = list(companions)
         self.has_loaded = False
         self.has_started = False
         self._is_connected = False
@@ -117,6 +125,8 @@ class Master:
         """Start the spawner. Before any thread and any connection of this process."""
         self._generations.begin()
         set_title("master starting")
+        for companion in self._companions:
+            companion.open(self._view)
 
     def notice(self, number: signal.Signals) -> None:
         """Take note of a signal; the next turn acts. Any thread."""
@@ -124,10 +134,13 @@ class Master:
 
     def turn(self) -> None:
         """Wait, then do everything that is due, once."""
-        watched: list[SignalPipe | Mailbox | Spawner] = [self._pipe, self._bell, *self._generations.all()]
+        watched: list[SignalPipe | Mailbox | Spawner | int] = [self._pipe, self._bell, *self._generations.all()]
+        for companion in self._companions:
+            watched.extend(companion.descriptors())
         respawn_at = math.inf if self._life.is_stopping else self._generations.next_at()
         at = min(self._life.deadline, respawn_at, self._upkeep.next_at() if self._upkeep else math.inf)
         at = min(at, self._lifeline.next_at() if self._lifeline else math.inf)
+        at = min([at, *(companion.next_at() for companion in self._companions)])
         timeout = None if at == math.inf else max(0.0, at - self._clock.monotonic())
         ready = readable(watched, timeout)
         for number in self._pipe.take():
@@ -143,6 +156,8 @@ class Master:
             self._kill()
             die_of_a_hung_consumer(self.phase.value)
         self._reconcile()
+        for companion in self._companions:
+            companion.turn()
 
     # -- signals and phases --------------------------------------------------------------------------------
 
@@ -205,6 +220,7 @@ class Master:
         self._lifeline = Lifeline(plan.consumer, self._clock, plan.deaf_timeout_s)
         self._lifeline.start()
         self._life.has_consumer = True
+        self._view.sees(self._crew, plan.consumer)
 
     def _on_load_failed(self, report: dict[str, Any]) -> None:
         code = ExitCode.CONFIG if report["kind"] == "config" else ExitCode.APP
@@ -323,6 +339,7 @@ class Master:
         if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
             took_s = self._clock.monotonic() - self._started_at
             logger.info("ready: %d children after %.2f s", len(self._crew.pids()), took_s)
+            self._view.is_ready = True
             self._life.move(Event.READY)
 
     def _leave(self) -> None:
@@ -349,6 +366,8 @@ class Master:
     def close(self) -> None:
         """Let go of every descriptor; nothing can be done with this master afterwards."""
         self._pipe.close(is_last=True)
+        for companion in self._companions:
+            companion.close()
         for closing in (self._bell, self._mailbox, self._table):
             closing.close()
 

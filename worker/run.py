@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import logs
 from ..core.clock import SystemClock, follow_broker
+from ..core.companion import Companion
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
@@ -35,9 +36,10 @@ logger = logging.getLogger("qworker.worker")
 DEFAULT_LEASE_S = 30.0
 
 
-def run_worker(options: WorkerOptions) -> int:
+def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
     """Run a worker until it is told to stop; returns the exit code. Main thread only, and only once per process.
 
+    `companions` live in the master's main thread as long as the worker does.
     Raises ConfigError for what can be refused before the application is loaded.
     """
     logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
@@ -46,7 +48,7 @@ def run_worker(options: WorkerOptions) -> int:
     node = node_name(options.nodename)
     builder = _Builder(options, node)
     boot = Boot(load, options_dict(options, node))
-    master = Master(partial(SpawnerHandle, boot), builder.plan, SystemClock())
+    master = Master(partial(SpawnerHandle, boot), builder.plan, SystemClock(), node=node, companions=companions)
     code = master.run()
     if master.has_started:
         logger.info("stopped, exit code %d", code)

@@ -1,0 +1,73 @@
+"""What lives beside a worker in its master process, and what it may know of the worker.
+
+A companion tells the world how the worker is (systemd's notifications, the HTTP endpoint). The command line hands
+companions to the master, which opens, turns and closes them in its main thread; so a companion speaks only while the
+master's loop turns, and cannot vouch for one that hangs. This file is the seam: plain data, so that neither side
+imports the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The worker at one moment. Moments are on the monotonic clock, durations in seconds.
+
+    `phase` is a value of `worker.Phase`. `is_ready`: the application is loaded, the children are up and the broker has
+    been reached, once. `is_broker_up`: the connection is there now; `broker_trouble`: why not. `is_consuming`: the
+    consumer's loop turns and is not deaf (one that visibly reconnects turns). `deadline_in_s`: what is left of the
+    phase's time, None = it has no limit.
+    """
+
+    node: str
+    pid: int
+    phase: str
+    is_ready: bool
+    is_stopping: bool
+    is_broker_up: bool
+    broker_trouble: str
+    is_consuming: bool
+    uptime_s: float
+    deadline_in_s: float | None
+    children: int
+    busy: int
+    held: int
+
+
+class Watched(Protocol):
+    """The worker, as its companions see it."""
+
+    def status(self) -> Status:
+        """The worker now. Any thread."""
+        ...
+
+
+class Companion(Protocol):
+    """Opened, turned and closed by the master's main thread. None of it may wait."""
+
+    def open(self, worker: Watched) -> None:
+        """Begin. The first spawner has been forked, the application is not loaded yet.
+
+        Raises ConfigError when the worker must not start without it.
+        """
+        ...
+
+    def descriptors(self) -> Sequence[int]:
+        """What to wake up for when it is readable."""
+        ...
+
+    def next_at(self) -> float:
+        """When to call `turn` at the latest, on the monotonic clock; inf = when something has happened."""
+        ...
+
+    def turn(self) -> None:
+        """Called at the end of every turn of the master: look at the worker and act. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """The worker has ended. Never raises."""
+        ...
