@@ -2,8 +2,18 @@
 
 from .account import REASONS, account
 from .farm import Farm, executor_in
-from .made import made_messages
+from .made import made_messages, sound_messages
 from .mutator import Mutator
 from .originals import QUEUE, originals
 
-__all__ = ["QUEUE", "REASONS", "Farm", "Mutator", "account", "executor_in", "made_messages", "originals"]
+__all__ = [
+    "QUEUE",
+    "REASONS",
+    "Farm",
+    "Mutator",
+    "account",
+    "executor_in",
+    "made_messages",
+    "originals",
+    "sound_messages",
+]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+from datetime import datetime
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -97,18 +99,53 @@ MESSAGES = st.one_of(
 )
 
 
+_PAST = st.none() | st.datetimes(max_value=datetime(2020, 1, 1)).map(datetime.isoformat)
+_FUTURE = st.none() | st.datetimes(min_value=datetime(2100, 1, 1), max_value=datetime(9000, 1, 1)).map(
+    datetime.isoformat
+)
+_SOUND_FIELDS = {
+    "retries": st.integers(0, 5),
+    "eta": _PAST,
+    "expires": _FUTURE,
+    "timelimit": st.just([None, None]) | st.lists(st.floats(10, 100), min_size=2, max_size=2),
+    "group": st.none() | _IDS,
+    "ignore_result": st.just(False),
+}
+_SOUND = st.builds(
+    _envelope,
+    st.tuples(st.lists(ANY_JSON, max_size=3), st.just({}), st.none()).map(list),
+    st.fixed_dictionaries({"task": st.just("wapp.ident"), "id": _IDS}, optional=_SOUND_FIELDS),
+    st.just({"body_encoding": "base64"}),
+    st.just("application/json"),
+    st.just("utf-8"),
+)
+
+
 def made_messages(count: int, with_seed: int) -> list[bytes]:
-    """Return `count` messages; the same seed gives the same ones."""
+    """Return `count` messages, every tenth a sound one; the same seed gives the same ones."""
+    sound = sound_messages(count // 10, with_seed)
+    made = _drawn(MESSAGES, count - len(sound), with_seed) + sound
+    random.Random(with_seed).shuffle(made)
+    return made
+
+
+def sound_messages(count: int, with_seed: int) -> list[bytes]:
+    """Return `count` messages that succeed: `made_messages` alone may be without any."""
+    return _drawn(_SOUND, count, with_seed)
+
+
+def _drawn(messages: st.SearchStrategy[bytes], count: int, with_seed: int) -> list[bytes]:
     found: list[bytes] = []
 
     @seed(with_seed)
     @settings(
-        max_examples=count, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=max(count, 1), database=None, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(MESSAGES)
+    @given(messages)
     def collect(raw: bytes) -> None:
         found.append(raw)
 
     collect()
+    assert len(found) >= count
     return found[:count]

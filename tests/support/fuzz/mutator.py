@@ -165,21 +165,7 @@ class Mutator:
             elif kind == 4 and rng.random() < 0.4:
                 del data[at:]
             elif kind == 5:
-                data[at:at] = rng.choice(
-                    [
-                        b"\x00",
-                        b"\xff\xfe",
-                        b"\xed\xa0\x80",
-                        b'"',
-                        b"\\",
-                        b"\\u0000",
-                        b"{",
-                        b"]",
-                        b"1e999",
-                        b"\n",
-                        b"\xef\xbb\xbf",
-                    ]
-                )
+                data[at:at] = rng.choice(_INTRUDERS)
             elif kind == 6 and rng.random() < 0.1:
                 data[at:at] = nested(rng).encode()
         return bytes(data)
