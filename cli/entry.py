@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from ..core import errors
+from ..core import errors, journal
 from ..worker import ExitCode
 from .root import root
 
@@ -63,7 +63,7 @@ def _usage(error: Any) -> None:
 
 def _broken_app(error: Any) -> None:
     if error.details:
-        sys.stderr.write(error.details.rstrip("\n") + "\n")
+        journal.say(error.details)
     _say(str(error))
 
 
@@ -89,8 +89,7 @@ _EXPLANATIONS: Final[Sequence[tuple[type[Exception], ExitCode, Callable[[Any], N
 
 def _say(text: str) -> None:
     """One line, whatever is in it."""
-    with suppress(OSError):
-        click.echo("qworker: " + " ".join(text.split()), err=True)
+    journal.say("qworker: " + " ".join(text.split()))
 
 
 def _is_debug(arguments: Sequence[str]) -> bool:

@@ -52,25 +52,23 @@ class Context:
         self.task_info: TaskInfo | None = None
 
 
-def renderer(kind: LogFormat, context: Context, *, colour: bool) -> Render:
-    """Return the renderer of that name. `colour` is for text only."""
+def renderer(kind: LogFormat, context: Context, *, colour: bool, stamped: bool = True) -> Render:
+    """Return the renderer of that name. `colour` and `stamped` (the time stands in each line) are for text only."""
     if kind == "json":
         return _json_renderer(context)
     if kind == "logfmt":
         return _logfmt_renderer(context)
-    return _text_renderer(context, colour)
+    return _text_renderer(context, colour, stamped)
 
 
-def _text_renderer(context: Context, colour: bool) -> Render:
+def _text_renderer(context: Context, colour: bool, stamped: bool) -> Render:
     stamp = _Seconds("%Y-%m-%d %H:%M:%S", time.localtime)
 
     def render(record: LogRecord) -> str:
         task = _task_of(record, context)
         about = f"{task[0]}[{task[1]}]: " if task else ""
-        line = (
-            f"[{stamp(record.created)},{int(record.msecs):03d}: {record.levelname}/{context.process}] "
-            f"{about}{record.getMessage()}{_trouble(record)}"
-        )
+        time_of_day = f"{stamp(record.created)},{int(record.msecs):03d}: " if stamped else ""
+        line = f"[{time_of_day}{record.levelname}/{context.process}] {about}{record.getMessage()}{_trouble(record)}"
         start = _COLOURS.get(record.levelname) if colour else None
         return f"{start}{line}{_RESET}" if start else line
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import IO, Any, Final
 
 from .errors import ConfigError
+from .journal import is_journal, with_priority
 from .loglines import Context, Event, LogFormat, Render, TaskInfo, renderer
 
 __all__ = ["LogFormat", "TaskInfo", "configure", "event", "parse_level", "set_process_name", "set_task_info"]
@@ -50,6 +51,7 @@ def configure(
 
     With `root` the same handler also serves the root logger, unless the user's code has given it handlers: call it
     again after the application was imported to find out. `colour=None` means: on a terminal, unless NO_COLOR is set.
+    Text for systemd's journal has priorities instead of times (`core.journal`).
     A log file that was moved away or deleted is opened anew within a second. Raises ConfigError for an unknown level
     or a log file that cannot be opened.
     """
@@ -57,7 +59,9 @@ def configure(
     sink = _FileSink(logfile) if logfile else _Sink(_descriptor(stream))
     if colour is None:
         colour = not os.environ.get("NO_COLOR") and sink.is_terminal
-    handler = LineHandler(sink, renderer(format, _context, colour=colour))
+    to_journal = format == "text" and is_journal(sink.fd)
+    render = renderer(format, _context, colour=colour, stamped=not to_journal)
+    handler = LineHandler(sink, with_priority(render) if to_journal else render)
     _install(handler, number, root)
 
 
@@ -135,6 +139,11 @@ class _Sink:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """Its number, which stays."""
+        return self._fd
 
     @property
     def is_terminal(self) -> bool:

@@ -17,12 +17,12 @@ import logging
 import math
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..core import journal
 from ..core.clock import Clock
 from ..core.companion import Companion
 from ..core.errors import ConfigError
@@ -228,7 +228,7 @@ class Master:
 
     def _refuse(self, code: ExitCode, text: str, details: str = "") -> None:
         for line in filter(None, [details.rstrip(), *(f"qworker: {problem}" for problem in text.splitlines())]):
-            sys.stderr.write(f"{line}\n")
+            journal.say(line)
         self._life.fail(code)
 
     def _on_forked(self, report: dict[str, Any]) -> None:
