@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from ..core.cpus import usable_cpus
 from ..core.errors import QWorkerError
+from ..core.memory_limit import memory_limit, mib
 from ..core.urls import redact
 from .common import Target, chosen_queues
 from .common import command as make_command
@@ -28,12 +31,12 @@ class Finding(NamedTuple):
     text: str
 
 
-def _doctor(target: Target, queues: tuple[str, ...]) -> int:
+def _doctor(target: Target, queues: tuple[str, ...], **limits: int | None) -> int:
     app = target.app()  # without an application there is nothing to look at: its own error says why
     if target.has_app:
         app.load_includes()
     troubles = 0
-    for finding in _findings(target, app, queues):
+    for finding in chain(_findings(target, app, queues), _about_memory(app, limits)):
         troubles += not finding.is_fine
         click.echo(f"{'ok' if finding.is_fine else 'CHECK':<6}{finding.subject}: {finding.text}")
     click.echo("nothing to complain of" if not troubles else f"to look after: {troubles}")
@@ -79,12 +82,41 @@ def _about_results(app: App) -> Iterator[Finding]:
         yield Finding(False, "results", str(error))
 
 
+def _about_memory(app: App, limits: Mapping[str, int | None]) -> Iterator[Finding]:
+    from ..worker.headroom import overcommitment
+
+    chosen = {name: limits[name] or app.conf[name] for name in limits}
+    children = chosen["worker_concurrency"] or usable_cpus()
+    allowed = memory_limit()
+    trouble = overcommitment(children, chosen, allowed)
+    shown = "no limit" if allowed is None else f"{mib(allowed)} (cgroup) for {children} children"
+    yield Finding(not trouble, "memory", trouble or shown)
+
+
+def _limit(flag: str, setting: str) -> click.Option:
+    """An option of the worker, which is in its environment where the worker is configured by that."""
+    variable = f"QWORKER_{flag.strip('-').upper().replace('-', '_')}"
+    return click.Option([flag, setting], envvar=variable, callback=_number, metavar="N", help="As the worker's.")
+
+
+def _number(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """None for what is not given, or left to the worker (`auto`)."""
+    if text is None or text.lower() == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is not a number above 0", ctx, param)
+    return int(text)
+
+
 command = make_command(
     "doctor",
     [
         click.Option(
             ["-Q", "--queues"], metavar="A,B", callback=names, help="These queues. Default: the application's."
         ),
+        _limit("--concurrency", "worker_concurrency"),
+        _limit("--max-memory-per-child", "worker_max_memory_per_child"),
+        _limit("--max-memory-hard", "worker_max_memory_hard"),
     ],
     _doctor,
     help="Look at application, broker, queues and results, and say what will go wrong; exit code 1 if anything will.",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ..core.cpus import usable_cpus
+from ..core.cpus import cpu_bounds, usable_cpus
 from ..core.errors import QWorkerError
+from ..core.memory_limit import memory_limit, mib
 from ..core.urls import redact
 from .common import Target
 from .common import command as make_command
@@ -30,7 +31,8 @@ def _report(target: Target) -> None:
         ("qworker", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("platform", platform.platform()),
-        ("cpus", f"{usable_cpus()} usable of {os.cpu_count()}"),
+        ("cpus", "; ".join(filter(None, (f"{usable_cpus()} usable of {os.cpu_count()}", cpu_bounds())))),
+        ("memory", _memory()),
         ("packages", ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name)))),
         ("sqlite", _sqlite_version()),
     ]
@@ -68,6 +70,11 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_shown(name, inner) for inner in value) + "]"
     return redact(value) if isinstance(value, str) and "://" in value else repr(value)
+
+
+def _memory() -> str:
+    allowed = memory_limit()
+    return "no limit" if allowed is None else f"{mib(allowed)} (cgroup)"
 
 
 def _version(package: str) -> str | None:

@@ -7,17 +7,21 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from ..core.cpus import cpu_bounds
+from ..core.memory_limit import memory_limit, mib
 from ..core.urls import redact
 
 
 def banner(version: str, node: str, config: dict[str, Any], size: int) -> str:
     """The banner, without secrets (P10)."""
+    allowed = memory_limit()
     conf = config["conf"]
     rows = [
         ("app", config["app"]),
         ("broker", redact(conf["broker_url"])),
         ("results", redact(conf["result_backend"]) if conf.get("result_backend") else "disabled"),
-        ("concurrency", f"{size} (prefork)"),
+        ("concurrency", f"{size} ({'; '.join(filter(None, ('prefork', cpu_bounds())))})"),
+        *([("memory", f"{mib(allowed)} (cgroup)")] if allowed is not None else []),
         ("queues", ", ".join(config["queues"])),
         ("tasks", _tasks(config["tasks"])),
     ]

@@ -15,6 +15,7 @@ from ..core.clock import SystemClock, follow_broker
 from ..core.companion import Companion
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError
+from ..core.memory_limit import memory_limit
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from ..transports import Transport, broker_options, lease_option, open_transport
@@ -22,6 +23,7 @@ from .autoscale import Autoscale
 from .banner import banner
 from .consumer import Consumer, Notice
 from .exitcodes import ExitCode
+from .headroom import overcommitment
 from .ledger import Ledger
 from .link import Link
 from .loading import load, options_dict, working_directory
@@ -149,6 +151,9 @@ class _Builder:
         if not self._options.quiet:
             sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
             sys.stderr.flush()
+        most = self._options.autoscale[1] if self._options.autoscale else size
+        if trouble := overcommitment(most, config["conf"], memory_limit()):
+            logger.warning(trouble)
 
 
 def _check_limits(default_s: float | None, longest_s: float | None, most_s: float | None) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qworker.core.cpus import usable_cpus
+from qworker.core.cgroups import Cgroups
+from qworker.core.cpus import cpu_bounds, cpu_quota, usable_cpus
 
 ALLOWED = len(os.sched_getaffinity(0))
 
@@ -16,6 +17,7 @@ ALLOWED = len(os.sched_getaffinity(0))
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host of 16 CPUs whose /sys/fs/cgroup is a folder of the test."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(16)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
     (tmp_path / "fs").mkdir()
     return tmp_path
 
@@ -27,7 +29,7 @@ def put(host: Path, path: str, text: str) -> None:
 
 def cpus(host: Path, membership: str) -> int:
     (host / "cgroup").write_text(membership)
-    return usable_cpus(cgroup_fs=host / "fs", proc_cgroup=host / "cgroup")
+    return usable_cpus(Cgroups(host / "fs", host / "cgroup"))
 
 
 def test_without_a_quota_the_affinity_counts(host: Path) -> None:
@@ -83,3 +85,33 @@ def test_what_cannot_be_read_limits_nothing(host: Path, text: str) -> None:
 
 def test_on_this_machine_it_is_between_one_and_the_affinity() -> None:
     assert 1 <= usable_cpus() <= ALLOWED
+
+
+def test_on_a_hybrid_host_the_tree_of_version_2_is_beside_the_others(host: Path) -> None:
+    put(host, "unified/app/cpu.max", "200000 100000\n")
+
+    assert cpus(host, "4:memory:/x\n0::/app\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("quota", "words"),
+    [
+        ("max 100000", ""),
+        ("200000 100000", "2 CPUs of quota on a 16-core host"),
+        ("100000 100000", "1 CPU of quota on a 16-core host"),
+        ("150000 100000", "1.5 CPUs of quota on a 16-core host"),
+        ("6400000 100000", ""),
+    ],
+)
+def test_the_quota_is_told_when_it_is_what_limits(host: Path, quota: str, words: str) -> None:
+    put(host, "app/cpu.max", quota + "\n")
+    (host / "cgroup").write_text("0::/app\n")
+
+    assert cpu_bounds(Cgroups(host / "fs", host / "cgroup")) == words
+
+
+def test_the_affinity_is_told_when_it_is_what_limits(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {1, 2, 3})
+
+    assert cpu_bounds(Cgroups(host / "fs", host / "nothing")) == "may use 3 of 16 CPUs"
+    assert cpu_quota(Cgroups(host / "fs", host / "nothing")) is None
