@@ -18,21 +18,27 @@ class Status:
     """The worker at one moment. Moments are on the monotonic clock, durations in seconds.
 
     `phase` is a value of `worker.Phase`. `is_ready`: the application is loaded, the children are up and the broker has
-    been reached, once. `is_broker_up`: the connection is there now; `broker_trouble`: why not. `is_consuming`: the
-    consumer's loop turns and is not deaf (one that visibly reconnects turns). `deadline_in_s`: what is left of the
-    phase's time, None = it has no limit.
+    been reached, once; `is_loaded`: the first of these. `is_reloading`: a new generation of children is under way;
+    `reload_trouble`: why the last one came to nothing. `is_broker_up`: the connection is there now; `broker_trouble`:
+    why not. `is_consuming`: the consumer's loop turns and is not deaf (one that visibly reconnects turns).
+    `deadline_in_s`: what is left of the phase's time, None = it has no limit. `size`: how many children there should
+    be; `children`: those that are ready.
     """
 
     node: str
     pid: int
     phase: str
+    is_loaded: bool
     is_ready: bool
+    is_reloading: bool
+    reload_trouble: str
     is_stopping: bool
     is_broker_up: bool
     broker_trouble: str
     is_consuming: bool
     uptime_s: float
     deadline_in_s: float | None
+    size: int
     children: int
     busy: int
     held: int
@@ -43,6 +49,10 @@ class Watched(Protocol):
 
     def status(self) -> Status:
         """The worker now. Any thread."""
+        ...
+
+    def rouse(self) -> None:
+        """Have the master turn, once, when the next message comes: the world may be told. Any thread."""
         ...
 
 

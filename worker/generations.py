@@ -44,6 +44,7 @@ class Generations:
         self._died_at = -math.inf
         self._respawn_at = math.inf
         self.current: Spawner | None = None
+        self.trouble = ""  # why the last reload came to nothing
 
     def begin(self) -> None:
         """Fork the first one: the master has no threads yet, so both share memory."""
@@ -52,6 +53,11 @@ class Generations:
     def all(self) -> list[Spawner]:
         """Every spawner that there is, for `select`."""
         return [s for s in (self.current, self._successor, *self._leaving) if s is not None]
+
+    @property
+    def is_reloading(self) -> bool:
+        """Whether a new generation imports, or has still to show that its children start."""
+        return self._successor is not None or self._fallback is not None
 
     def next_at(self) -> float:
         """When `tend` has something to do."""
@@ -115,9 +121,11 @@ class Generations:
         self._end_import()
         if report["event"] == "failed":
             trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
+            self.trouble = report["text"]
             logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
             spawner.close()
             return
+        self.trouble = ""
         if self.current is not None:
             self._leaving[self.current] = "done, the old children have left"
             self._fallback = self._fallback or self.current
@@ -134,6 +142,7 @@ class Generations:
 
     def _give_up(self, crew: Crew, old: Spawner, why: str) -> None:
         """Back to the old generation. There is no way back to the new one: what is left of it only leaves."""
+        self.trouble = why
         logger.error("reload: %s; the old children go on", why)
         if self.current is not None:
             self._leaving[self.current] = "what was left of the new children has gone"
@@ -146,8 +155,9 @@ class Generations:
         self._importing.discard(spawner)
         spawner.close()
         if spawner is self._successor:
+            self.trouble = "the process that imports the application has died"
             self._end_import()
-            logger.error("reload: the process that imports the application has died, the old children go on")
+            logger.error("reload: %s, the old children go on", self.trouble)
         elif spawner is self.current:
             self.current = None
             if self._clock.monotonic() - self._died_at >= FORGET_DEATHS_S:

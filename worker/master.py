@@ -93,7 +93,7 @@ class Master:
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
         self._lifeline: Lifeline | None = None
-        self._view = View(node, self._life, clock)
+        self._view = View(node, self._life, self._generations, clock)
         self._companions = list(companions)
         self.has_loaded = False
         self.has_started = False
@@ -287,6 +287,9 @@ class Master:
         if self._life.is_stopping and number == signal.SIGKILL:
             self._crew.forget_unborn(serial)  # the spawner may be busy importing the application
 
+    def _on_fetched(self, notice: Notice) -> None:
+        """The turn alone was asked for: companions look at its end."""
+
     def _on_spent(self, notice: Notice) -> None:
         if self._crew is not None:
             self._crew.replace(notice.data["serial"])
@@ -391,6 +394,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
     "shed": Master._on_shed,
+    "fetched": Master._on_fetched,
     "spent": Master._on_spent,
     "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,
