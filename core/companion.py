@@ -52,7 +52,7 @@ class Watched(Protocol):
         ...
 
     def rouse(self) -> None:
-        """Have the master turn, once, when the next message comes: the world may be told. Any thread."""
+        """Have the master turn, once, when the next message comes or the broker goes: its turn alone. Any thread."""
         ...
 
 

@@ -7,7 +7,7 @@ from .exitcodes import ExitCode
 from .options import WorkerOptions
 from .phases import TRANSITIONS, Event, Phase, next_phase
 
-__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "next_phase", "run_worker"]
+__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "herald", "next_phase", "run_worker"]
 
 
 def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
@@ -15,3 +15,15 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> 
     from .run import run_worker as run  # here, so that parsing a command line does not load the pool
 
     return run(options, companions)
+
+
+def herald() -> Companion | None:
+    """The companion that tells systemd how the worker is; None when systemd has not asked for it.
+
+    Takes systemd's variables out of the environment: call it before any process is started.
+    """
+    from ..systemd import take
+    from .herald import Herald
+
+    notifier = take()
+    return None if notifier is None else Herald(notifier)

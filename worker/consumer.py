@@ -107,7 +107,7 @@ class Consumer:
         self._astray_since = math.inf
         self.beat = clock.monotonic()  # when the last turn began; read by the master
         self.is_connecting = False  # which may take longer than other things; read by the master
-        self.is_awaited = False  # the master wants to be told when the next message comes; it sets this
+        self.is_awaited = False  # the master, which sets this, wants to be told of the next message or outage
         self._is_fetching = True
         self._is_stopped = False
         self._drained_at: float | None = None
@@ -201,6 +201,7 @@ class Consumer:
             self._watch_wake(None)
             self._hearing.is_excused()
             self._link.broke(error)
+            self._stir()
         self._judge_suspects()
         self._enforcer.enforce(now)
         self._dispatcher.rebalance(now)
@@ -286,14 +287,18 @@ class Consumer:
         if now >= self._hearing.next_at():
             self._link.look_now(now)  # what then still waits is nothing that others took in between
         got = self._link.fetch(want, now)
-        if got and self.is_awaited:
-            self.is_awaited = False
-            self._notify(Notice("fetched"))
+        if got:
+            self._stir()
         self._listen(now, want, got)
         self._check_books(now)
         if self._burst and not got and not len(self._ledger) and self._dispatcher.working() and self._link.is_dry():
             self._burst = False
             self._notify(Notice("dry"))
+
+    def _stir(self) -> None:
+        if self.is_awaited:
+            self.is_awaited = False
+            self._notify(Notice("stirred"))
 
     def _listen(self, now: float, want: int, got: int) -> None:
         """Notice when messages wait that never come. Raises TransportError, also to have the connection made anew."""

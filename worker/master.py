@@ -287,7 +287,7 @@ class Master:
         if self._life.is_stopping and number == signal.SIGKILL:
             self._crew.forget_unborn(serial)  # the spawner may be busy importing the application
 
-    def _on_fetched(self, notice: Notice) -> None:
+    def _on_stirred(self, notice: Notice) -> None:
         """The turn alone was asked for: companions look at its end."""
 
     def _on_spent(self, notice: Notice) -> None:
@@ -394,7 +394,7 @@ _ON_NOTICE: Final[dict[str, Callable[[Master, Notice], None]]] = {
     "boot_failed": Master._on_boot_failed,
     "connected": Master._on_connected,
     "shed": Master._on_shed,
-    "fetched": Master._on_fetched,
+    "stirred": Master._on_stirred,
     "spent": Master._on_spent,
     "signal_child": Master._on_signal_child,
     "dry": Master._on_dry,

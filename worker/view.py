@@ -58,6 +58,6 @@ class View:
         )
 
     def rouse(self) -> None:
-        """Have the master turn, once, when the next message comes. Any thread."""
+        """Have the master turn, once, when the next message comes or the broker goes. Any thread."""
         if self._consumer is not None:
             self._consumer.is_awaited = True
