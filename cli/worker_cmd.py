@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..core import logs
-from ..worker import WorkerOptions, herald, run_worker
+from ..worker import WorkerOptions, run_worker, systemd_herald
 from .options import ineffective
 
 logger = logging.getLogger("qworker.cli")
@@ -19,7 +19,7 @@ def start(ctx: click.Context) -> int:
     options = _options(ctx.params, ctx)
     for name in ineffective(ctx):
         _say_without_effect(name, options)
-    return run_worker(options, [companion for companion in (herald(),) if companion is not None])
+    return run_worker(options, [companion for companion in (systemd_herald(),) if companion is not None])
 
 
 def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:

@@ -7,7 +7,7 @@ from .exitcodes import ExitCode
 from .options import WorkerOptions
 from .phases import TRANSITIONS, Event, Phase, next_phase
 
-__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "herald", "next_phase", "run_worker"]
+__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "next_phase", "run_worker", "systemd_herald"]
 
 
 def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
@@ -17,7 +17,7 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> 
     return run(options, companions)
 
 
-def herald() -> Companion | None:
+def systemd_herald() -> Companion | None:
     """The companion that tells systemd how the worker is; None when systemd has not asked for it.
 
     Takes systemd's variables out of the environment: call it before any process is started.
