@@ -9,30 +9,30 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from ..core.clock import SystemClock
-from ..core.errors import ConfigError, MessageError, QWorkerError, TransportError
+from ..core.errors import ConfigError, QWorkerError, TransportError
 from ..core.urls import redact
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
-from .sqs_claims import Claim, Claims, visibility
+from .sqs_claims import Claim, Claims
 from .sqs_clients import Clients
 from .sqs_dead import DeadLetters
 from .sqs_errors import SqsRefusal, Trouble
-from .sqs_outbox import SEND, VISIBILITY, Op, Outbox, Result
+from .sqs_looks import Looks
+from .sqs_ops import BATCH
+from .sqs_outbox import Outbox
 from .sqs_payloads import Payloads
-from .sqs_polls import BATCH, Polls, out_of_reach
-from .sqs_queues import DEFAULT_MAX_BYTES, Directory, Queue, describe
+from .sqs_polls import Polls
+from .sqs_queues import Directory
+from .sqs_renewals import Renewals, out_of_reach
+from .sqs_sending import Sending
 from .sqs_settling import Settling
 from .sqs_url import MOST_CLAIM_S, read_sqs_options, read_url
-from .sqs_wire import entry_of
 
 logger = logging.getLogger("qworker.transports")
 
-#: A claim is renewed when less of the lease than this is left: as much as the worker counts on (worker/link.py).
-_CERTAIN_SHARE: Final = 0.8
 #: What cannot be told to SQS, and waits: above this nothing more is fetched.
 _MOST_PENDING: Final = 1000
 #: A poll under way at the end is waited for so long.
@@ -41,10 +41,6 @@ _GRACE_S: Final = 0.5
 _LAST_WORDS_S: Final = 3.5
 #: And payloads in S3 whose messages are gone.
 _LAST_PAYLOADS_S: Final = 1.0
-#: Said so long before a message's twelve hours end.
-_NOTICE_S: Final = 600
-#: An approximate count is asked for once a second at most.
-_DEPTH_S: Final = 1.0
 
 
 class SqsTransport:
@@ -67,12 +63,10 @@ class SqsTransport:
         self._owner = owner
         self._lease_s = max(1, math.ceil(found.get("lease_timeout", lease_s)))
         self._is_plain = not found.get("sqs_base64_encoding", True)
-        self._wait_s: float = found.get("wait_time_seconds", 10)
         self._names = tuple(dict.fromkeys(queues))
         self._dead_letter_queue: str | None = found.get("dead_letter_queue")
         self._boottime = SystemClock().boottime
         self._trouble: TransportError | None = None
-        self._depths: dict[str, tuple[float, int]] = {}
         self._has_described = False
         self._clients = Clients(found, polled=len(self._names))
         account = read_url(url, found)
@@ -90,7 +84,12 @@ class SqsTransport:
             self._payloads,
             ready=lambda claims: self._polls.put(claims, front=True),
             again=lambda claim: self._polls.put([claim], front=True),
-            forget=lambda claim: self._polls.forget(claim),
+        )
+        self._renewals = Renewals(
+            self._claims, self._outbox, self._lease_s, lose=self._lose, on_trouble=self._note_trouble
+        )
+        self._sending = Sending(
+            self._directory, self._outbox, self._payloads, is_plain=self._is_plain, is_worker=bool(owner)
         )
         self._polls = Polls(
             self._clients,
@@ -99,9 +98,15 @@ class SqsTransport:
             lease_s=self._lease_s,
             adopt=self._settling.adopt,
             release=self._settling.give_back,
-            lengthen=self._lengthen,
+            lengthen=self._renewals.lengthened,
             unpack=self._payloads.unpacked,
             on_trouble=self._note_trouble,
+        )
+        self._looks = Looks(
+            self._clients,
+            self._directory,
+            self._polls if owner else None,
+            patience_s=found.get("wait_time_seconds", 10) + 5,
         )
 
     # ---- connecting ----
@@ -113,32 +118,21 @@ class SqsTransport:
         """
         _need_botocore()
         trouble, self._trouble = self._trouble, None
-        if isinstance(trouble, SqsRefusal) and trouble.trouble is Trouble.REFUSED and not self._polls.has_polled:
-            raise ConfigError(str(trouble))  # it has never worked, and waiting gives nobody a right
+        if isinstance(trouble, SqsRefusal) and trouble.trouble is Trouble.REFUSED:
+            if not self._polls.has_polled:
+                raise ConfigError(str(trouble))  # it has never worked, and waiting gives nobody a right
+            self._clients.renew()
         if not self._owner:
             return
         if self._has_described:
-            for name in self._names[:1]:
-                self._depth(self._directory.find(name))  # does anybody answer?
+            self._looks.knock(self._names)
         else:
-            self._look_at_queues()
+            self._looks.introduce([*self._names, *filter(None, [self._dead_letter_queue])])
+            self._payloads.check()
+            self._has_described = True
+            gc.freeze()  # what botocore has read of its service models stays: no later collection need look at it
         self._polls.watch([self._directory.find(name) for name in self._names])
         self._polls.retry_now()
-
-    def _look_at_queues(self) -> None:
-        problems: list[str] = []
-        for name in (*self._names, *filter(None, [self._dead_letter_queue])):
-            try:
-                queue = self._directory.find(name)
-                self._directory.traits(queue)
-                logger.info("%s", describe(queue, self._directory.region(queue)))
-            except ConfigError as problem:
-                problems += problem.problems
-        if problems:
-            raise ConfigError(*dict.fromkeys(problems))
-        self._payloads.check()
-        self._has_described = True
-        gc.freeze()  # what botocore has read of its service models stays: no later collection need look at it
 
     def wake_fd(self) -> int | None:
         """Readable when the pollers have brought something."""
@@ -157,48 +151,8 @@ class SqsTransport:
         Raises MessageError for one that is too large (nothing is sent then), TransportError when not all were sent.
         """
         _need_botocore()
-        now = time.time()
-        ops = [op for envelope in envelopes if (op := self._send_op(envelope, now)) is not None]
-        self._judge(self._outbox.ask(ops) if ops else [])
+        self._sending.publish(envelopes)
         return []
-
-    def _send_op(self, envelope: Envelope, now: float) -> Op | None:
-        try:
-            return self._made(envelope, now)
-        except (MessageError, ConfigError) as error:
-            if not self._owner:
-                raise
-            # Of a task that was acked before it ran: there is nobody whom an error could tell, and no message to keep.
-            logger.error("what follows a task with acks_late=False cannot be sent and is lost: %s", error)
-            return None
-
-    def _made(self, envelope: Envelope, now: float) -> Op:
-        if envelope.unique:
-            raise ConfigError("unique= is not possible on SQS: use a FIFO queue and MessageDeduplicationId instead")
-        queue = self._directory.find(envelope.queue)
-        most = queue.traits.max_bytes
-        if len(envelope.raw) > DEFAULT_MAX_BYTES // 2 and not queue.has_traits:
-            most = self._directory.traits(queue).max_bytes
-        envelope = self._payloads.stowed(envelope, most)
-        entry = entry_of(envelope, is_fifo=queue.is_fifo, now=now, most_bytes=most, plain=self._is_plain)
-        return Op(SEND, queue, entry)
-
-    def _judge(self, results: Sequence[Result]) -> None:
-        failed = [result for result in results if result is not None]
-        if self._owner and (refused := [one for one in failed if one in (Trouble.WRONG, Trouble.GONE)]):
-            logger.error("SQS refuses %d messages that follow tasks with acks_late=False; they are lost", len(refused))
-            failed = [one for one in failed if one not in refused]
-        if not failed:
-            return
-        first = failed[0]
-        if isinstance(first, ConfigError):
-            raise first
-        text = str(first) if isinstance(first, QWorkerError) else f"SQS refuses them ({first.value})"
-        error = TransportError(f"{len(failed)} of {len(results)} messages were not sent: {text}")
-        error.nothing_sent = len(failed) == len(results) and all(
-            isinstance(one, Trouble) or (isinstance(one, TransportError) and one.nothing_sent) for one in failed
-        )
-        raise error
 
     # ---- reserving ----
 
@@ -217,7 +171,7 @@ class SqsTransport:
         if wanted != self._names:
             self._polls.watch([self._directory.find(name) for name in wanted])
             self._names = wanted
-        return [claim.delivery() for claim in self._polls.take(wanted, limit)]
+        return [claim.delivery() for claim in self._renewals.fresh(self._polls.take(wanted, limit))]
 
     def stop_fetching(self) -> None:
         """Begin no poll until the next `reserve`; give back what nobody has taken."""
@@ -227,56 +181,9 @@ class SqsTransport:
     def extend(self, deliveries: Sequence[Delivery]) -> Settled:
         """Renew every claim that has less than four fifths of its lease left, whoever has the message."""
         self._raise_trouble()
-        now = self._boottime()
-        due = []
-        for claim in self._claims.all():
-            if claim.is_leaving:
-                continue
-            if claim.until <= now and not claim.is_settling:
-                self._lose(claim)
-            elif claim.until - now < self._lease_s * _CERTAIN_SHARE and self._seconds(claim, now):
-                due.append(claim)
-        for claim, result in zip(due, self._renew(due), strict=True):
-            if result in (Trouble.GONE, Trouble.WRONG) and not claim.is_settling:
-                self._lose(claim)
-            elif isinstance(result, QWorkerError):
-                raise out_of_reach(result)
-            elif result in (Trouble.BUSY, Trouble.MISSING, Trouble.REFUSED):
-                raise TransportError(f"SQS does not renew claims now ({result})")
+        self._renewals.extend()
         lost = [d.tag for d in deliveries if self._claims.get(d.tag) is None]
         return Settled(len(deliveries) - len(lost), lost)
-
-    def _renew(self, claims: Sequence[Claim]) -> list[Result]:
-        """Have each be ours for a lease from now on."""
-        now = self._boottime()
-        seconds = [self._seconds(claim, now) for claim in claims]
-        ops = [Op(VISIBILITY, c.queue, visibility(c, s)) for c, s in zip(claims, seconds, strict=True)]
-        results = self._outbox.ask(ops) if ops else []
-        for claim, lasts_s, result in zip(claims, seconds, results, strict=True):
-            if result is None:
-                claim.until = now + lasts_s
-        return results
-
-    def _seconds(self, claim: Claim, now: float) -> int:
-        """How long it can be renewed; 0 when its twelve hours are over. Says so before."""
-        left_s = int(MOST_CLAIM_S - (now - claim.got_at)) - 5
-        if left_s < _NOTICE_S and not claim.is_told:
-            claim.is_told = True
-            logger.warning(
-                "message %s on %s has been held for almost 12 h, the most that SQS allows: in %d s it is given "
-                "to somebody else, and what runs here counts for nothing", claim.received.id, claim.queue.name, left_s,
-            )  # fmt: skip
-        return int(max(0, min(self._lease_s, left_s)))
-
-    def _lengthen(self, claims: list[Claim]) -> list[Claim]:
-        """For the pollers: make what a long poll has brought ours for a whole lease; return what is."""
-        results = self._renew(claims)
-        for claim, result in zip(claims, results, strict=True):
-            if isinstance(result, QWorkerError):
-                self._note_trouble(result)
-            elif result is not None:
-                logger.debug("message %s was gone before it was ours (%s)", claim.received.id, result)
-        return [claim for claim, result in zip(claims, results, strict=True) if result is None]
 
     def _lose(self, claim: Claim) -> None:
         self._polls.forget(claim)
@@ -296,16 +203,17 @@ class SqsTransport:
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Have it deleted, after its successors have been sent; with `at_once`, wait until it is."""
-        at_once = []
-        lost = []
-        for ack in acks:
+        at_once, later, lost = [], [], []
+        for ack in acks:  # all that can raise comes first: after an error the caller repeats the whole
             claim = self._claims.get(ack.delivery.tag)
             if claim is None:
                 lost.append(ack.delivery.tag)
             elif ack.at_once and not ack.successors:
                 at_once.append(claim)
             else:
-                self._settling.ack(claim, ack.successors)
+                later.append((claim, self._settling.prepared(claim, ack.successors)))
+        for claim, sends in later:
+            self._settling.ack(claim, sends)
         lost += self._ack_now(at_once)
         return Settled(len(acks) - len(lost), lost)
 
@@ -368,36 +276,16 @@ class SqsTransport:
 
     def depths(self, queues: Sequence[str]) -> dict[str, int]:
         """About how many wait. A worker whose poll has just come back with nothing knows without asking."""
-        found = {}
-        for name in queues:
-            if self._owner and self._polls.has_heard(name, self._wait_s + 5):
-                found[name] = 0
-                continue
-            asked_at, depth = self._depths.get(name, (-_DEPTH_S, 0))
-            if not self._owner or time.monotonic() - asked_at >= _DEPTH_S:
-                depth = self._depth(self._directory.find(name))
-                self._depths[name] = (time.monotonic(), depth)
-            found[name] = depth
-        return found
-
-    def _depth(self, queue: Queue) -> int:
         _need_botocore()
-        wanted = "ApproximateNumberOfMessages"
-        request = {"QueueUrl": queue.url, "AttributeNames": [wanted]}
-        answer = self._clients.call(queue.account, "get_queue_attributes", f"looking at {queue.name}", request)
-        return int(answer.get("Attributes", {}).get(wanted, 0))
+        return self._looks.depths(queues)
 
     def purge(self, queues: Sequence[str]) -> int:
         """Delete everything that a queue has, delayed and in flight included; return about how many waited.
 
         SQS allows it once a minute.
         """
-        total = 0
-        for name in dict.fromkeys(queues):
-            queue = self._directory.find(name)
-            total += self._depth(queue)
-            self._clients.call(queue.account, "purge_queue", f"purging {name}", {"QueueUrl": queue.url})
-        return total
+        _need_botocore()
+        return self._looks.purge(queues)
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """Look through `dead_letter_queue`: its messages are out of sight for some seconds."""
@@ -422,17 +310,7 @@ class SqsTransport:
 
     def warnings(self) -> list[str]:
         """What becomes of bad messages, where nothing says it."""
-        if self._dead_letter_queue:
-            return []
-        found = []
-        for name in self._names:
-            traits = self._directory.find(name).traits
-            if not traits.max_receives:
-                found.append(
-                    f"the queue {name!r} has no redrive policy, and no dead_letter_queue is set: bad messages are "
-                    f"hidden again and again, and lost after {traits.retention_s // 86400} days, when SQS forgets them"
-                )
-        return found
+        return [] if self._dead_letter_queue else self._looks.warnings(self._names)
 
     # ---- the end ----
 

@@ -76,13 +76,14 @@ class Claims:
     def enter(self, claims: Iterable[Claim]) -> list[Claim]:
         """Give each its tag; return those that may run now. Of a FIFO group that is the first alone.
 
-        A standard queue may deliver a message that we hold: what we hold goes on under the newer receipt.
+        What we hold may come once more, from a standard queue at any time, from a FIFO queue after its claim has ended:
+        it goes on under the newer receipt.
         """
         ready = []
         with self._lock:
             for claim in claims:
                 held = self._by_id.get(claim.received.id)
-                if held is not None and not held.is_leaving and not claim.queue.is_fifo:
+                if held is not None and not held.is_leaving:
                     claim.is_gone = True
                     held.received = held.received._replace(handle=claim.received.handle)
                     held.until = max(held.until, claim.until)

@@ -59,6 +59,11 @@ class Clients:
         """The client of S3 for this account, for large payloads. Its errors are botocore's."""
         return self._client(account, "s3")
 
+    def renew(self) -> None:
+        """Look for credentials anew: those that were refused may have been replaced where they came from."""
+        with self._lock:
+            self._made, self._sessions = {}, {}  # not closed: others may be in the middle of a request
+
     def close(self) -> None:
         """Close every connection; requests under way fail. A later call makes new clients."""
         with self._lock:
@@ -115,17 +120,25 @@ class Clients:
 
     def _as_role(self, session: Any, account: Account) -> Any:
         """Credentials of the role, renewed before they end. botocore has no public way to hand them to a session."""
+        from botocore.config import Config
         from botocore.credentials import RefreshableCredentials
+
+        # Everybody who has something to ask waits for the new token.
+        config = Config(
+            connect_timeout=self._timeout_s, read_timeout=self._timeout_s, retries={"total_max_attempts": 2}
+        )
 
         def assume() -> dict[str, str]:
             # Whoever emulates SQS emulates STS at the same place; AWS_ENDPOINT_URL_STS says otherwise.
             place = None if os.environ.get("AWS_ENDPOINT_URL_STS") else account.endpoint
             region = account.region or session.get_config_variable("region") or DEFAULT_REGION
-            sts = plain.create_client("sts", region_name=region, endpoint_url=place)
+            sts = plain.create_client("sts", region_name=region, endpoint_url=place, config=config)
             try:
                 found = sts.assume_role(RoleArn=self._role, RoleSessionName="qworker", DurationSeconds=self._role_s)[
                     "Credentials"
                 ]
+            except Exception as error:  # botocore's errors share no base class
+                raise translate(error, f"assuming the role {self._role}", "STS") from error
             finally:
                 sts.close()
             return {

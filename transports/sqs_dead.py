@@ -12,7 +12,8 @@ from typing import Any, Final
 from ..core.errors import ConfigError
 from .base import DeadLetter
 from .sqs_clients import Clients
-from .sqs_outbox import BATCH, DELETE, SEND, VISIBILITY, Op, Outbox
+from .sqs_ops import BATCH, DELETE, SEND, VISIBILITY, Op
+from .sqs_outbox import Outbox
 from .sqs_queues import Directory, Queue
 from .sqs_wire import CRASHES, Entry, Received, read
 

@@ -16,8 +16,10 @@ class Trouble(Enum):
 
     BUSY = "busy"  # wait, then the same again
     GONE = "gone"  # the receipt handle is not valid any more: somebody else has the message, or nobody
-    MISSING = "missing"  # there is no such queue
-    REFUSED = "refused"  # credentials or their rights
+    LATE = "late: its claim has ended"  # told by the outbox: it was not sent at all
+    MISSING = "missing: there is no such queue any more"
+    REFUSED = "refused"  # credentials, their rights, or a KMS key
+    SKEWED = "skewed"  # this machine's clock is wrong, or the request took minutes: time may mend it
     WRONG = "wrong"  # the request itself: the same again would be refused again
 
 
@@ -40,11 +42,23 @@ _REFUSED: Final = frozenset(
         "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
+        "DisabledException",  # KMS's, as the next four
+        "InvalidKeyUsageException",
+        "InvalidStateException",
+        "KmsDisabled",
+        "KmsInvalidKeyUsage",
+        "KmsInvalidState",
+        "KmsNotFound",
+        "KmsOptInRequired",
+        "NotFoundException",
         "IncompleteSignature",
+        "IncompleteSignatureException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSecurity",
+        "InvalidSignatureException",
         "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
         "NotAuthorized",
         "OptInRequired",
         "SignatureDoesNotMatch",
@@ -58,8 +72,11 @@ _BUSY: Final = frozenset(
         "InternalFailure",
         "KmsThrottled",
         "OverLimit",
+        "RequestAbortedException",
         "RequestLimitExceeded",
         "RequestThrottled",
+        "RequestTimeout",
+        "RequestTimeoutException",
         "ServiceUnavailable",
         "SlowDown",
         "Throttling",
@@ -69,40 +86,58 @@ _BUSY: Final = frozenset(
 )
 
 
-def trouble_of(code: str, status: int = 400) -> Trouble:
-    """Return the trouble that an AWS error code means; an unknown one is judged by its HTTP status."""
+_SKEWED: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
+#: A signature that is too old or too young has the code of a wrong one, and says so.
+_SKEWED_WORDS: Final = ("Signature expired", "Signature not yet current")
+#: A request that is refused with one of these, and with a code that is not known, would be refused again.
+_WRONG_STATUS: Final = (400, 413)
+
+
+def trouble_of(code: str, status: int = 400, said: str = "") -> Trouble:
+    """Return the trouble that an AWS error code means; an unknown one is judged by its HTTP status.
+
+    A code that is a number is no word of SQS's: something on the way has answered.
+    """
+    if said.startswith(_SKEWED_WORDS):
+        return Trouble.SKEWED
     word = code.rpartition(".")[2].rpartition("#")[2]  # AWS.SimpleQueueService.NonExistentQueue, com.amazonaws.sqs#…
     for words, trouble in (
         (_GONE, Trouble.GONE),
         (_MISSING, Trouble.MISSING),
         (_REFUSED, Trouble.REFUSED),
         (_BUSY, Trouble.BUSY),
+        (_SKEWED, Trouble.SKEWED),
     ):
         if word in words:
             return trouble
-    return Trouble.BUSY if status >= 500 or status == 429 else Trouble.WRONG
+    if status in (401, 403):
+        return Trouble.REFUSED
+    return Trouble.WRONG if status in _WRONG_STATUS and not code.isdigit() else Trouble.BUSY
 
 
-def translate(error: Exception, doing: str) -> TransportError | ConfigError:
-    """Return our exception for one of botocore's. `doing` says what was asked for, in words for people."""
+def translate(error: Exception, doing: str, who: str = "SQS") -> TransportError | ConfigError:
+    """Return our exception for one of botocore's. `doing` says in words for people what `who` was asked for."""
     from botocore import exceptions as aws
 
     if isinstance(error, aws.ClientError):
-        return _refusal(error.response, doing)
+        return _refusal(error.response, doing, who)
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.ProfileNotFound):
         return ConfigError(
             f"{doing}: {error}; put them into the URL (sqs://KEY:SECRET@), into AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give this machine an IAM role"
         )
-    trouble = TransportError(f"{doing}: SQS is out of reach: {error}")
+    trouble = TransportError(f"{doing}: {who} is out of reach: {error}")
     trouble.nothing_sent = isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError)
     return trouble
 
 
-def _refusal(response: Any, doing: str) -> SqsRefusal:
+def _refusal(response: Any, doing: str, who: str) -> SqsRefusal:
     found = response.get("Error", {})
     code = str(found.get("Code", "Unknown"))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
     # After the first line a refused signature is followed by what was signed, the session token included (P10).
     said = str(found.get("Message", "")).partition("\n")[0][:300]
-    return SqsRefusal(f"{doing}: SQS says {code}: {said}", trouble_of(code, status), code)
+    trouble = trouble_of(code, status, said)
+    if trouble is Trouble.SKEWED:
+        said += " (is the clock of this machine right?)"
+    return SqsRefusal(f"{doing}: {who} says {code}: {said}", trouble, code)

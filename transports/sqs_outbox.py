@@ -17,26 +17,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
+from ..core.clock import SystemClock
 from ..core.errors import QWorkerError, TransportError
 from .sqs_clients import Clients
-from .sqs_errors import SqsRefusal, Trouble, trouble_of
+from .sqs_errors import SqsRefusal, Trouble
+from .sqs_ops import ACTIONS, BATCH, SEND, VISIBILITY, Op, Result, fits_one_request, is_unsent, trouble_in
 from .sqs_queues import DEFAULT_MAX_BYTES, Queue
-from .sqs_wire import OVERHEAD, weight_of
 
 logger = logging.getLogger("qworker.transports")
 
-DELETE: Final = "delete"
-VISIBILITY: Final = "visibility"
-SEND: Final = "send"
-_ACTIONS: Final = {
-    DELETE: ("delete_message_batch", "deleting messages from"),
-    VISIBILITY: ("change_message_visibility_batch", "renewing or giving back messages of"),
-    SEND: ("send_message_batch", "sending messages to"),
-}
-#: SQS's limit for one request.
-BATCH: Final = 10
 #: A finished task's ack waits so long for company; DESIGN promises no more.
 WINDOW_S: Final = 0.05
 #: What is urgent is mostly put one by one in a loop: one request each would take longer than this.
@@ -49,39 +40,8 @@ _LONGEST_WAIT_S: Final = 5.0
 _MANY: Final = 1000
 #: A request that is refused for a moment is repeated so often when somebody waits for it.
 _PATIENCE: Final = 4
-
-#: How an operation ended: None = carried out.
-Result = Trouble | QWorkerError | None
-
-
-class Op:
-    """One entry of a request to come. `done` is called once, in some thread, with a Result.
-
-    `is_urgent`: do not wait long for company. `most_tries` 0 = try until the process ends.
-    """
-
-    __slots__ = ("done", "entry", "is_alone", "is_urgent", "kind", "most_tries", "queue", "since", "tries", "weight")
-
-    def __init__(
-        self,
-        kind: str,
-        queue: Queue,
-        entry: dict[str, Any],
-        done: Callable[[Result], None] = lambda result: None,
-        *,
-        is_urgent: bool = False,
-        most_tries: int = 0,
-    ) -> None:
-        self.kind = kind
-        self.queue = queue
-        self.entry = entry
-        self.done = done
-        self.is_urgent = is_urgent
-        self.most_tries = most_tries
-        self.tries = 0
-        self.since = 0.0
-        self.is_alone = False  # its company was refused as a whole: it is sent on its own
-        self.weight = weight_of(entry) + OVERHEAD if kind == SEND else 0
+#: A queue that is said not to exist is asked so often: what was created, or changed, is known everywhere a bit later.
+_MISSING_TRIES: Final = 5
 
 
 class Outbox:
@@ -92,9 +52,10 @@ class Outbox:
         self._on_trouble = on_trouble
         self._patience_s = patience_s
         self._rng = random.Random()
+        self._boottime = SystemClock().boottime
         self._cond = threading.Condition()
         self._waiting: dict[tuple[str, Queue], deque[Op]] = {}
-        self._later: list[tuple[float, int, Op]] = []
+        self._later: list[tuple[float, int, list[Op]]] = []
         self._numbers = count()
         self._in_order: set[tuple[str, Queue]] = set()  # FIFO sends under way: the next one follows, never overtakes
         self._pending = 0
@@ -131,7 +92,7 @@ class Outbox:
         for at, op in enumerate(ops):
             op.done = lambda result, at=at: hear(at, result)  # type: ignore[misc]
             op.is_urgent, op.most_tries = True, _PATIENCE
-        if _fits_one_request(ops):
+        if fits_one_request(ops):
             self._ask_here(list(ops))
             return results
         self.put(ops)
@@ -187,8 +148,10 @@ class Outbox:
     def _take(self, now: float) -> tuple[list[Op], float | None]:
         """A batch that is due, and in how many seconds the next one is (None = nothing waits)."""
         while self._later and (self._later[0][0] <= now):
-            op = heapq.heappop(self._later)[2]
-            self._waiting.setdefault((op.kind, op.queue), deque()).appendleft(op)
+            again = heapq.heappop(self._later)[2]
+            key = (again[0].kind, again[0].queue)
+            self._in_order.discard(key)
+            self._waiting.setdefault(key, deque()).extendleft(reversed(again))
         next_at = self._later[0][0] if self._later else float("inf")
         chosen: list[Op] = []
         for key in list(self._waiting):
@@ -232,16 +195,18 @@ class Outbox:
 
     def _send(self, batch: list[Op]) -> None:
         try:
-            again = self._request(batch)
+            timely = [op for op in batch if not self._is_too_late(op)]
+            again = self._request(timely) if timely else []
         except Exception as error:  # a defect must not end this thread: acks would wait for ever
             logger.exception("an answer of SQS cannot be handled")
             unknown = TransportError(f"an answer of SQS cannot be handled: {error!r}")
             again = [op for op in batch if self._again(op, unknown, is_lasting=True)]
         with self._cond:
-            self._in_order.discard((batch[0].kind, batch[0].queue))
-            now = time.monotonic()
-            for op in again:
-                heapq.heappush(self._later, (now + self._wait_s(op), next(self._numbers), op))
+            if again:  # together, so that throttling does not make ten requests of one; FIFO's go before what waits
+                at = time.monotonic() + self._wait_s(again[0])
+                heapq.heappush(self._later, (at, next(self._numbers), again))
+            else:
+                self._in_order.discard((batch[0].kind, batch[0].queue))
             self._pending -= len(batch) - len(again)
             self._cond.notify_all()
 
@@ -259,7 +224,7 @@ class Outbox:
 
     def _request(self, batch: list[Op]) -> list[Op]:
         """Make one request, tell everybody whose end is known; return those that are to be tried again."""
-        action, doing = _ACTIONS[batch[0].kind]
+        action, doing = ACTIONS[batch[0].kind]
         queue = batch[0].queue
         entries = [{**op.entry, "Id": str(at)} for at, op in enumerate(batch)]
         try:
@@ -277,7 +242,7 @@ class Outbox:
         for at, op in enumerate(batch):
             if str(at) in done:
                 op.done(None)
-            elif self._again(op, _trouble_in(failed.get(str(at)))):
+            elif self._again(op, trouble_in(failed.get(str(at)))):
                 again.append(op)
         return again
 
@@ -290,33 +255,27 @@ class Outbox:
             for op in batch:
                 op.is_alone = True
             return [op for op in batch if self._again(op, Trouble.BUSY)]
-        if refusal.trouble is Trouble.BUSY:
+        if refusal.trouble in (Trouble.BUSY, Trouble.MISSING):
             logger.debug("%s", refusal)
-            return [op for op in batch if self._again(op, Trouble.BUSY)]
+            return [op for op in batch if self._again(op, refusal.trouble)]
         self._on_trouble(refusal)
         return [op for op in batch if self._again(op, refusal, is_lasting=True)]
+
+    def _is_too_late(self, op: Op) -> bool:
+        if op.until is None or self._boottime() < op.until():
+            return False
+        op.done(Trouble.LATE)
+        return True
 
     def _again(self, op: Op, result: Result, *, is_lasting: bool = False) -> bool:
         """Whether to try once more; else its end has been told."""
         op.tries += 1
-        may_pass = result is Trouble.BUSY or is_lasting
-        has_tries = not op.most_tries or (not is_lasting and op.tries < op.most_tries)
-        if may_pass and has_tries:
+        may_pass = result in (Trouble.BUSY, Trouble.MISSING) or is_lasting
+        most_tries = op.most_tries or (_MISSING_TRIES if result is Trouble.MISSING else 0)
+        has_tries = not most_tries or (not is_lasting and op.tries < most_tries)
+        # It may have been carried out, and somebody else may have the message since.
+        is_over = op.kind == VISIBILITY and op.until is not None and is_lasting and not is_unsent(result)
+        if may_pass and has_tries and not is_over:
             return True
         op.done(result)
         return False
-
-
-def _fits_one_request(ops: Sequence[Op]) -> bool:
-    if not 0 < len(ops) <= BATCH or len({(op.kind, op.queue) for op in ops}) > 1:
-        return False
-    return sum(op.weight for op in ops) <= DEFAULT_MAX_BYTES or len(ops) == 1
-
-
-def _trouble_in(failed: dict[str, Any] | None) -> Trouble:
-    """What an entry's own refusal means; an entry that the answer does not mention has to be sent again."""
-    if failed is None:
-        return Trouble.BUSY
-    trouble = trouble_of(str(failed.get("Code", "")), 400 if failed.get("SenderFault", True) else 500)
-    logger.debug("an entry was refused: %s %s", failed.get("Code"), failed.get("Message"))
-    return trouble

@@ -13,13 +13,9 @@ thread polls one queue at a time. The rules, all of them in `_next_poll`:
 from __future__ import annotations
 
 import logging
-import math
 import os
-import random
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -28,14 +24,13 @@ from ..core.errors import QWorkerError, TransportError
 from .sqs_claims import Claim, Claims
 from .sqs_clients import Clients
 from .sqs_errors import SqsRefusal, Trouble
+from .sqs_lanes import Lane, receive
+from .sqs_ops import BATCH
 from .sqs_order import Turns
 from .sqs_queues import Queue
-from .sqs_wire import read
 
 logger = logging.getLogger("qworker.transports")
 
-#: SQS's limit for one answer.
-BATCH: Final = 10
 #: A long poll claims for so long: what an abandoned one still catches is back after that.
 SHORT_S: Final = 2
 #: Polls of one queue side by side, and threads in all beyond one for each queue.
@@ -44,31 +39,8 @@ MOST_POLLS: Final = 8
 MOST_BEHIND: Final = 100
 #: A buffer with more bytes is emptied before anything else is polled for.
 MOST_BYTES: Final = 16 * 1024 * 1024
-_FIRST_WAIT_S: Final = 0.2
-_LONGEST_WAIT_S: Final = 10.0
-_SYSTEM_ATTRIBUTES: Final = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId")
-#: A long poll that has waited for so long shows that there is nothing.
-_PATIENT_S: Final = 1.0
 #: After a long poll the queue is left alone for a moment, so that six of 10 s fit into a minute.
 _PAUSE_S: Final = 0.1
-
-
-class Lane:
-    """One queue as the pollers see it. Guarded by the Polls' lock."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-        self.buffer: deque[Claim] = deque()
-        self.polls = 0  # under way
-        self.asked = 0  # for so many messages in all, the long poll not counted
-        self.awaited = 0  # what the long poll has asked for
-        self.is_busy = False
-        self.is_active = True
-        self.next_at = 0.0
-        self.failures = 0
-        self.empty_at = -1e9  # when a poll last came back with nothing
-        self.waits_since = math.inf  # when the long poll that is under way began
-        self.attempt_id = ""  # FIFO: a receive whose answer was lost is repeated, not made anew
 
 
 class Polls:
@@ -102,7 +74,6 @@ class Polls:
         self._unpack = unpack
         self._on_trouble = on_trouble
         self._boottime = SystemClock().boottime
-        self._rng = random.Random()
         self._cond = threading.Condition()
         self._turns = Turns(options)
         self._lanes: dict[str, Lane] = {}
@@ -187,10 +158,12 @@ class Polls:
     def has_heard(self, name: str, within_s: float) -> bool:
         """Whether this queue is known to be empty: a poll has come back so lately, or waits for something to come."""
         lane = self._lanes.get(name)
-        if lane is None:
-            return False
-        now = time.monotonic()
-        return now - lane.empty_at <= within_s or _PATIENT_S <= now - lane.waits_since <= within_s
+        return lane is not None and lane.has_heard(time.monotonic(), within_s)
+
+    def is_alone_in_trouble(self, name: str) -> bool:
+        """Whether this queue refuses its polls while others answer."""
+        lane = self._lanes.get(name)
+        return lane is not None and bool(lane.failures) and not self._is_trouble_everywhere()
 
     def retry_now(self) -> None:
         """The network is back. What is wanted is what the next `take` says."""
@@ -248,12 +221,7 @@ class Polls:
                     self._idle -= 1
                     poll, wait_s = self._next_poll(time.monotonic())
                 lane, ask, is_long = poll
-                lane.polls += 1
-                if is_long:
-                    lane.awaited += ask
-                else:
-                    lane.asked += ask
-                lane.waits_since = time.monotonic() if is_long and self._wait_s > _PATIENT_S else lane.waits_since
+                lane.begin(ask, time.monotonic(), is_long=is_long, wait_s=self._wait_s)
                 if self._loose() > 0:
                     self._man()
                     self._cond.notify()
@@ -298,7 +266,8 @@ class Polls:
         keep: list[Claim] = []
         failure: QWorkerError | None = None
         try:
-            got = self._receive(lane, ask, is_long)
+            visible_s = self._short_s if is_long else self._lease_s
+            got = receive(self._clients, lane, ask, wait_s=self._wait_s, visible_s=visible_s, is_long=is_long)
             keep = self._prepared(got, is_long) if got else []
         except QWorkerError as error:
             failure = error
@@ -307,13 +276,12 @@ class Polls:
             failure = TransportError(f"an answer of SQS cannot be handled: {error!r}")
         ready = self._claims.enter(keep)
         with self._cond:
-            lane.polls -= 1
-            if is_long:
-                lane.awaited -= ask
+            lane.end(ask, is_long=is_long)
+            if failure is None:
+                self.has_polled = True
+                lane.answered(ask, len(got), time.monotonic(), self._pause_s)
             else:
-                lane.asked -= ask
-            lane.waits_since = math.inf if is_long else lane.waits_since
-            self._note(lane, ask, len(got), failure)
+                lane.failed(time.monotonic())
             too_many = self._lay_down(lane, keep, ready)
             if len(too_many) < len(got) or not got:  # what goes back is no turn that it has had
                 self._turns.got(lane.queue.name, len(got) - len(too_many))
@@ -322,58 +290,30 @@ class Polls:
             self._release(too_many)
         if ready:
             self.wake()
-        if failure is not None and not (isinstance(failure, SqsRefusal) and failure.trouble is Trouble.BUSY):
+        if failure is not None:
+            self._tell(lane, failure)
+
+    def _tell(self, lane: Lane, failure: QWorkerError) -> None:
+        """A broken way to SQS concerns everybody; a queue that refuses is no matter of those that answer."""
+        if isinstance(failure, SqsRefusal) and (failure.trouble is Trouble.BUSY or not self._is_trouble_everywhere()):
+            lane.complain(failure)
+        else:
             self._on_trouble(failure)
+
+    def _is_trouble_everywhere(self) -> bool:
+        return all(lane.failures for lane in list(self._lanes.values()) if lane.is_active)
 
     def _prepared(self, got: list[Claim], is_long: bool) -> list[Claim]:
         """What of it is good, ours for a whole lease, and complete."""
         keep = self._adopt(got)
-        if is_long and keep and not self._is_stopped:  # what goes back at once stays short, should this process end
+        is_short = is_long or got[0].until - self._boottime() < self._lease_s / 2  # the answer was long under way
+        if is_short and keep and not self._is_stopped:  # what goes back at once stays short, should this process end
             began = time.monotonic()
             keep = self._lengthen(keep)
-            if not keep or time.monotonic() - began > self._short_s / 2:  # the way to SQS is too long for such a claim
+            # Is the way to SQS too long for such a claim?
+            if is_long and (not keep or time.monotonic() - began > self._short_s / 2):
                 self._short_s = min(2 * self._short_s, self._lease_s)
         return keep if self._is_stopped or not keep else self._unpack(keep)
-
-    def _receive(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
-        visible_s = self._short_s if is_long else self._lease_s
-        request = {
-            "QueueUrl": lane.queue.url,
-            "MaxNumberOfMessages": ask,
-            "WaitTimeSeconds": self._wait_s if is_long else 0,
-            "VisibilityTimeout": visible_s,
-            "MessageSystemAttributeNames": list(_SYSTEM_ATTRIBUTES),
-            "MessageAttributeNames": ["All"],
-        }
-        if lane.queue.is_fifo:
-            lane.attempt_id = lane.attempt_id or str(uuid.uuid4())
-            request["ReceiveRequestAttemptId"] = lane.attempt_id
-        sent_at = self._boottime()
-        answer = self._clients.call(
-            lane.queue.account, "receive_message", f"receiving from {lane.queue.name}", request, polls=True
-        )
-        lane.attempt_id = ""
-        messages = answer.get("Messages") or ()
-        if not messages:
-            return []
-        # Of a long poll nobody knows when its claims have begun: they count when they have been lengthened.
-        until = sent_at if is_long else sent_at + visible_s
-        return [Claim(lane.queue, read(message), sent_at, until) for message in messages]
-
-    def _note(self, lane: Lane, ask: int, got: int, failure: QWorkerError | None) -> None:
-        """What an answer says about a queue: busy, empty, or out of reach."""
-        now = time.monotonic()
-        lane.is_busy = failure is None and got >= ask
-        if failure is None:
-            self.has_polled = True
-            lane.failures = 0
-            if not got:
-                lane.empty_at = now
-                lane.next_at = now + self._pause_s if lane.polls == 0 else lane.next_at
-            return
-        lane.failures += 1
-        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(lane.failures - 1, 10))
-        lane.next_at = now + wait_s * self._rng.uniform(0.5, 1.0)
 
     def _lay_down(self, lane: Lane, keep: list[Claim], ready: list[Claim]) -> list[Claim]:
         """Into the buffer, as far as there is room and nobody has said stop; returns what is to go back."""
@@ -385,8 +325,3 @@ class Polls:
         if is_stopped or len(self._claims.behind()) > MOST_BEHIND:
             too_many += [claim for claim in keep if claim not in ready]
         return too_many
-
-
-def out_of_reach(error: QWorkerError) -> TransportError:
-    """What a verb raises for an error that a thread has met: never one that ends the worker at once."""
-    return error if isinstance(error, TransportError) else TransportError(str(error))

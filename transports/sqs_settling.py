@@ -6,7 +6,6 @@ waits: the outbox does what is decided here, and calls back when SQS has confirm
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,23 +17,14 @@ from ..core.clock import SystemClock
 from ..core.errors import ConfigError, MessageError, QWorkerError
 from .base import Envelope, Rejection
 from .sqs_claims import Claim, Claims, visibility
-from .sqs_outbox import DELETE, SEND, VISIBILITY, Op, Outbox, Result
+from .sqs_errors import Trouble
+from .sqs_letters import anew, id_of, is_listed, letter, named
+from .sqs_ops import DELETE, SEND, VISIBILITY, Op, Result
+from .sqs_outbox import Outbox
 from .sqs_payloads import Payloads
 from .sqs_queues import Directory, Queue
 from .sqs_url import MOST_CLAIM_S
-from .sqs_wire import (
-    ATTEMPTS,
-    CRASHES,
-    MOST_ATTRIBUTES,
-    MOST_DELAY_S,
-    Attributes,
-    Entry,
-    delay_s,
-    entry_of,
-    number,
-    text,
-    weight_of,
-)
+from .sqs_wire import CRASHES, MOST_DELAY_S, Entry, entry_of
 
 logger = logging.getLogger("qworker.transports")
 
@@ -51,10 +41,15 @@ _FAILED: Final = "failed"
 HIDDEN_S: Final = 11 * 3600
 #: Early messages that are parked by their visibility, because all of a queue's flights are limited.
 MOST_PARKED: Final = 10_000
+#: What a long poll has just brought is ours for so long at least, although nobody knows since when.
+_HANDED_OUT_S: Final = 1.0
 #: A parked message must come back so long before its queue forgets it.
 _RETENTION_MARGIN_S: Final = 3600
 _MOST_REMEMBERED: Final = 10_000
-_MOST_DETAILS: Final = 4096
+
+
+#: What follows a task, ready to be sent.
+Sends = list[tuple[Queue, Entry]]
 
 
 class Settling:
@@ -70,7 +65,6 @@ class Settling:
         *,
         ready: Callable[[list[Claim]], None],
         again: Callable[[Claim], None],
-        forget: Callable[[Claim], None],
     ) -> None:
         self._directory = directory
         self._claims = claims
@@ -80,13 +74,12 @@ class Settling:
         self._is_plain = not options.get("sqs_base64_encoding", True)
         self._ready = ready
         self._again = again
-        self._forget = forget
         self._boottime = SystemClock().boottime
         self._lock = threading.Lock()
         self._parked: list[float] = []
         # Message ids that are not to be run again here: bad ones, and those that are done and come a second time.
-        self._bad: OrderedDict[str, None] = OrderedDict()
-        self._done: OrderedDict[str, None] = OrderedDict()
+        self._bad: OrderedDict[str, str] = OrderedDict()  # with the reason
+        self._done: OrderedDict[str, str] = OrderedDict()
         self.late = 0  # acks whose claim had ended
 
     # ---- received ----
@@ -96,26 +89,31 @@ class Settling:
         good = []
         for claim in claims:
             if claim.received.id in self._done:
-                logger.info("%s has come once more after it was deleted: it is deleted again", _named(claim))
+                logger.info("%s has come once more after it was deleted: it is deleted again", named(claim))
                 self._delete(claim)
                 continue
             if claim.received.id in self._bad:
                 self._dismiss(claim)
                 continue
             lethal_at = LETHAL_FIFO_AT if claim.queue.is_fifo else LETHAL_AT
-            if claim.received.receives >= lethal_at and not claim.queue.traits.max_receives and not _is_listed(claim):
+            if claim.received.receives >= lethal_at and not claim.queue.traits.max_receives and not is_listed(claim):
                 claim.crashes = max(claim.crashes, _ENOUGH)
             good.append(claim)
         return good
 
     # ---- the end ----
 
-    def ack(self, claim: Claim, successors: Sequence[Envelope]) -> None:
-        """Send what follows, then delete."""
+    def prepared(self, claim: Claim, successors: Sequence[Envelope]) -> Sends | QWorkerError:
+        """What `ack` has to send, or why that is not possible. Raises TransportError when it cannot be known now."""
         try:
-            sends = [self._send_of(envelope, claim) for envelope in successors]
+            return [self._send_of(envelope, claim) for envelope in successors]
         except (MessageError, ConfigError) as error:  # too large, or no such queue
-            self._refuse_successor(claim, error)
+            return error
+
+    def ack(self, claim: Claim, sends: Sends | QWorkerError) -> None:
+        """Send what follows, then delete."""
+        if isinstance(sends, QWorkerError):
+            self._refuse_successor(claim, sends)
             return
         claim.is_settling = True
         if not sends:
@@ -131,13 +129,15 @@ class Settling:
                 is_last = left == 0
                 if result is not None:
                     refused.append(result)
-            if is_last and refused:
+            if is_last and Trouble.LATE in refused:
+                self._late(claim, Trouble.LATE)
+            elif is_last and refused:
                 self._refuse_successor(claim, refused[0])
             elif is_last:
                 self._finish(claim)
 
         for queue, entry in sends:
-            self._put(Op(SEND, queue, entry, sent))
+            self._put(Op(SEND, queue, entry, sent, until=lambda: claim.until))
 
     def delete_op(self, claim: Claim) -> Op:
         """The delete alone, for who waits for it."""
@@ -173,32 +173,28 @@ class Settling:
     def reject(self, rejection: Rejection, claim: Claim) -> None:
         """To the dead letters: by the queue's redrive policy, else to the option's queue, else out of sight."""
         traits, backoff = claim.queue.traits, claim.queue.backoff
-        if rejection.reason == _FAILED and _is_listed(claim):
+        if rejection.reason == _FAILED and is_listed(claim):
             runs = claim.attempts + claim.received.receives
             wait_s = backoff.wait_s(runs)
-            logger.info("%s has failed for the %d. time: again in %g s", _named(claim), runs, wait_s)
+            logger.info("%s has failed for the %d. time: again in %g s", named(claim), runs, wait_s)
             self._hide(claim, wait_s)
         elif traits.max_receives:
             logger.error(
                 "%s is left to the redrive policy of its queue (receive %d of %d): %s",
-                _named(claim), claim.received.receives, traits.max_receives, rejection.reason,
+                named(claim), claim.received.receives, traits.max_receives, rejection.reason,
             )  # fmt: skip
             if rejection.reason != _FAILED:
-                self._note(self._bad, claim)
+                self._note(self._bad, claim, rejection.reason)
             self._hide(claim, 0)
         elif self._dead_letter_queue:
             self._bury(claim, rejection)
         else:
-            logger.error(
-                "%s cannot run (%s): it is hidden for %d h at a time, because its queue has no redrive policy and no "
-                "dead_letter_queue is set", _named(claim), rejection.reason, HIDDEN_S // 3600,
-            )  # fmt: skip
-            self._note(self._bad, claim)
-            self._hide(claim, HIDDEN_S)
+            self._note(self._bad, claim, rejection.reason)
+            self._put_out_of_sight(claim, rejection.reason)
 
     def _refuse_successor(self, claim: Claim, error: object) -> None:
         """What a task starts must not get lost: its own message becomes the dead letter that tells of it."""
-        logger.error("what follows %s cannot be sent: %s", _named(claim), error)
+        logger.error("what follows %s cannot be sent: %s", named(claim), error)
         self.reject(Rejection(claim.delivery(), "successor_refused", {"error": str(error)}), claim)
 
     # ---- ways ----
@@ -218,7 +214,7 @@ class Settling:
             return False
         receives, most = claim.received.receives, claim.queue.traits.max_receives
         has_news = claim.crashes != claim.received.number(CRASHES)
-        if has_news or receives >= REFRESH_AT or (most and receives >= most) or _is_listed(claim):
+        if has_news or receives >= REFRESH_AT or (most and receives >= most) or is_listed(claim):
             return True
         return wait_s > 0 and not self._may_park(claim, wait_s)
 
@@ -244,70 +240,70 @@ class Settling:
 
         def done(result: Result) -> None:
             if result is not None:
-                logger.debug("%s was not given back: its claim has ended (%s)", _named(claim), result)
+                logger.debug("%s was not given back, the end of its claim does that (%s)", named(claim), result)
             self.give_back(self._claims.give_up(claim))
 
-        self._put(Op(VISIBILITY, claim.queue, visibility(claim, seconds), done, is_urgent=True))
+        until = self._while_ours(claim)
+        self._put(Op(VISIBILITY, claim.queue, visibility(claim, seconds), done, is_urgent=True, until=until))
 
     def _send_anew(self, claim: Claim, wait_s: float) -> None:
         """The same bytes as a new message that bears our counters, then delete the old one."""
         claim.is_settling = True
-        received = claim.received
-        # Of a listed task every receive before this one was a run that failed; of others nobody wants to know.
-        attempts = claim.attempts + (received.receives - 1 if _is_listed(claim) else 0)
-        attributes = _kept(received.attributes)
-        if claim.crashes:
-            attributes[CRASHES] = number(claim.crashes)
-        if attempts > 0:
-            attributes[ATTEMPTS] = number(attempts)
-        entry: Entry = {"MessageBody": received.body, "DelaySeconds": delay_s(wait_s)}
-        if attributes:
-            entry["MessageAttributes"] = attributes
-        if received.group:
-            entry["MessageGroupId"] = received.group
 
         def sent(result: Result) -> None:
             if result is None:
                 self._delete(claim, is_urgent=True)
+            elif result is Trouble.LATE:
+                self.give_back(self._claims.give_up(claim))
             else:
-                logger.warning("%s could not be sent anew (%s): it goes back as it is", _named(claim), result)
+                logger.warning("%s could not be sent anew (%s): it goes back as it is", named(claim), result)
                 self._hide(claim, min(wait_s, MOST_DELAY_S))
 
-        self._put(Op(SEND, claim.queue, entry, sent, is_urgent=True))
+        until = self._while_ours(claim)
+        self._put(Op(SEND, claim.queue, anew(claim, wait_s), sent, is_urgent=True, until=until))
+
+    def _while_ours(self, claim: Claim) -> Callable[[], float]:
+        """Up to when what is done to it meets nobody else's."""
+        certain = self._boottime() + _HANDED_OUT_S
+        return lambda: max(claim.until, certain)
 
     def _bury(self, claim: Claim, rejection: Rejection) -> None:
         claim.is_settling = True
         try:
             queue = self._directory.find(str(self._dead_letter_queue))
         except QWorkerError as error:
-            logger.error("%s; %s is hidden instead", error, _named(claim))
+            logger.error("%s; %s is hidden instead", error, named(claim))
             self._hide(claim, HIDDEN_S)
             return
-        entry = _letter(claim, rejection, is_fifo=queue.is_fifo)
+        entry = letter(claim, rejection, is_fifo=queue.is_fifo)
 
         def sent(result: Result) -> None:
             if result is None:
                 self._delete(claim, is_urgent=True)
             else:
-                logger.error("%s could not be sent to %s (%s): it is hidden", _named(claim), queue.name, result)
+                logger.error("%s could not be sent to %s (%s): it is hidden", named(claim), queue.name, result)
                 self._hide(claim, HIDDEN_S)
 
         self._put(Op(SEND, queue, entry, sent, is_urgent=True))
 
     def _delete(self, claim: Claim, *, is_urgent: bool = False) -> None:
         def done(result: Result) -> None:
-            if result is None:
+            if result is None or result is Trouble.MISSING:  # the queue is gone, and the message with it
                 self.deleted(claim)
                 return
             self._note(self._done, claim)
-            with self._lock:
-                self.late += 1
-            logger.warning("the ack of %s came too late (%s): it may run again", _named(claim), result)
-            self.give_back(self._claims.give_up(claim))
+            self._late(claim, result)
 
         # In a group others wait for it.
         is_urgent = is_urgent or claim.queue.is_fifo
         self._put(Op(DELETE, claim.queue, {"ReceiptHandle": claim.received.handle}, done, is_urgent=is_urgent))
+
+    def _late(self, claim: Claim, result: Result) -> None:
+        with self._lock:
+            self.late += 1
+        why = result.value if isinstance(result, Trouble) else result
+        logger.warning("the ack of %s came too late (%s): it may run again", named(claim), why)
+        self.give_back(self._claims.give_up(claim))
 
     def _dismiss(self, claim: Claim) -> None:
         """It is known to be bad: back to its redrive policy, ever later, or out of sight again."""
@@ -315,11 +311,18 @@ class Settling:
         if claim.queue.traits.max_receives:
             self._hide(claim, 0.0 if rounds < REFRESH_AT else min(rounds, 60))
         else:
-            self._hide(claim, HIDDEN_S)
+            self._put_out_of_sight(claim, self._bad.get(claim.received.id, "bad"))
 
-    def _note(self, ids: OrderedDict[str, None], claim: Claim) -> None:
+    def _put_out_of_sight(self, claim: Claim, why: str) -> None:
+        logger.error(
+            "%s cannot run (%s): it is hidden for %d h at a time, because its queue has no redrive policy and no "
+            "dead_letter_queue is set", named(claim), why, HIDDEN_S // 3600,
+        )  # fmt: skip
+        self._hide(claim, HIDDEN_S)
+
+    def _note(self, ids: OrderedDict[str, str], claim: Claim, why: str = "") -> None:
         with self._lock:
-            ids[claim.received.id] = None
+            ids[claim.received.id] = why
             while len(ids) > _MOST_REMEMBERED:
                 ids.popitem(last=False)
 
@@ -340,69 +343,3 @@ class Settling:
 
     def _put(self, op: Op) -> None:
         self._outbox.put([op])
-
-
-def task_of(raw: bytes) -> str:
-    """The task's name in an envelope; empty when it names none."""
-    return _header(raw, "task")
-
-
-def id_of(raw: bytes) -> str:
-    """The task's id in an envelope."""
-    return _header(raw, "id")
-
-
-def _header(raw: bytes, name: str) -> str:
-    try:
-        return str(json.loads(raw)["headers"][name])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-
-
-def _is_listed(claim: Claim) -> bool:
-    """Whether this queue's backoff policy is for this message's task."""
-    tasks = claim.queue.backoff.tasks
-    return bool(tasks) and task_of(claim.received.raw) in tasks
-
-
-def _named(claim: Claim) -> str:
-    task, task_id = task_of(claim.received.raw), id_of(claim.received.raw)
-    name = f"Task {task}[{task_id}]" if task_id else f"message {claim.received.id}"
-    return f"{name} on {claim.queue.name}"
-
-
-def _kept(attributes: Attributes) -> Attributes:
-    """A producer's own attributes, and how the body is written; there is room for our two counters."""
-    kept = {name: value for name, value in attributes.items() if name not in (CRASHES, ATTEMPTS)}
-    return dict(list(kept.items())[: MOST_ATTRIBUTES - 2])
-
-
-def _letter(claim: Claim, rejection: Rejection, *, is_fifo: bool) -> Entry:
-    """The dead letter: the very body, and beside it why."""
-    details = json.dumps(dict(rejection.details), default=str)
-    ours = {
-        "qworker.reason": text(rejection.reason),
-        "qworker.queue": text(claim.queue.name),
-        "qworker.died_at": text(f"{time.time():.3f}"),
-        CRASHES: number(rejection.delivery.crashes),
-    }
-    entry: Entry = {"MessageBody": claim.received.body}
-    attributes = {**dict(list(_kept(claim.received.attributes).items())[: MOST_ATTRIBUTES - 5]), **ours}
-    entry["MessageAttributes"] = attributes
-    room = min(_MOST_DETAILS, claim.queue.traits.max_bytes - weight_of(entry) - 64)
-    if room > 0:
-        attributes["qworker.details"] = text(_shortened(rejection.details, details, room))
-    if is_fifo:
-        entry["MessageGroupId"] = claim.received.group or "default"
-        entry["MessageDeduplicationId"] = claim.received.id
-    return entry
-
-
-def _shortened(details: Mapping[str, Any], whole: str, room: int) -> str:
-    """JSON that fits: long texts lose their ends."""
-    for most in (2000, 500, 100, 20):
-        if len(whole) <= room:
-            return whole
-        cut = {key: value[:most] if isinstance(value, str) else str(value)[:most] for key, value in details.items()}
-        whole = json.dumps(cut)
-    return whole if len(whole) <= room else "{}"
