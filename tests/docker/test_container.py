@@ -1,0 +1,145 @@
+"""The image's entrypoint as process 1 of a container: read-only root, dropped user, TERM, orphans, secrets in files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qworker import App
+
+from support import Shop, wait_until
+from support.containers import Container
+
+Start = Callable[..., Container]
+
+
+@pytest.mark.parametrize("user", ["10001:0", "1000720000:0", "4711:4711"])
+def test_it_runs_on_a_read_only_root_as_whatever_user(worker: Start, shop: Shop, user: str) -> None:
+    container = worker(user=user).wait_ready()
+    assert shop.task("add").delay(20, 22).get(timeout=20) == 42
+    assert {process.uids().real for process in [container.first, *container.children()]} == {int(user.split(":")[0])}
+    assert "Read-only file system" in container.run("touch", "/etc/anything").stderr
+    container.stop()
+    assert container.wait() == 0
+
+
+def test_the_worker_is_process_1_and_no_shell_is_left(worker: Start) -> None:
+    container = worker().wait_ready()
+    titles = [container.title(p) for p in [container.first, *container.first.children(recursive=True)]]
+    assert [title for title in titles if not title.startswith("qworker: ")] == []
+    assert len(titles) == 4  # master, spawner, two children
+
+
+def test_variables_and_arguments_are_options(worker: Start) -> None:
+    container = worker("-c", "1", env={"QWORKER_LOG_FORMAT": "logfmt", "QWORKER_HOSTNAME": "node@%h"}).wait_ready()
+    assert len(container.children()) == 1
+    assert "node@" in container.log
+    assert "level=info" in container.log.lower()
+
+
+def test_term_gives_running_tasks_their_time_and_ends_with_0(worker: Start, shop: Shop) -> None:
+    container = worker().wait_ready()
+    running = shop.task("gate").delay("go")
+    wait_until(lambda: shop.ran() == ["start go"], "the task runs")
+    container.stop()
+    wait_until(lambda: "master soft" in container.title(), "TERM began the soft shutdown")
+    (shop.folder / "go").touch()
+    assert container.wait() == 0
+    assert running.get(timeout=5) == "go"
+
+
+def test_a_task_that_takes_too_long_is_cut_given_back_and_the_code_is_1(worker: Start, shop: Shop) -> None:
+    container = worker(env={"QWORKER_SOFT_SHUTDOWN_TIMEOUT": "0.5"}).wait_ready()
+    shop.task("careful").delay("never")
+    wait_until(lambda: shop.ran() == ["start never"], "the task runs")
+    container.stop()
+    assert container.wait() == 1
+    assert shop.ran() == ["start never", "finally never"]
+    assert shop.depth() == 1
+
+
+def test_term_is_heard_whenever_it_comes(worker: Start) -> None:
+    """Process 1 has no default action for a signal: what comes before its handlers stand would be lost."""
+    for delay_s in (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2):
+        container = worker("-q")
+        entered = wait_until(lambda box=container: first_once_inside(box), "the entrypoint runs")
+        time.sleep(delay_s)
+        entered.terminate()
+        assert container.wait() == 0, delay_s
+
+
+def first_once_inside(container: Container) -> psutil.Process | None:
+    """Process 1 as soon as it is the entrypoint or what that becomes, not the test's own preparations."""
+    with suppress(psutil.NoSuchProcess, ValueError):
+        words = container.first.cmdline()
+        inside = bool(words) and words[0] not in {"sh", "chroot", "setpriv", "mount", "unshare"}
+        return container.first if inside and "-i" not in words else None
+    return None
+
+
+def test_orphans_are_reaped(worker: Start, shop: Shop) -> None:
+    container = worker().wait_ready()
+    orphans = [shop.task("orphan").delay().get(timeout=20) for _ in range(3)]
+    assert len(orphans) == 3
+    wait_until(lambda: len(container.first.children(recursive=True)) == 3, "nobody but spawner and children is left")
+    zombies = [p for p in container.first.children() if p.status() == psutil.STATUS_ZOMBIE]
+    assert zombies == []
+
+
+def test_the_broker_may_come_later(worker: Start, shop: Shop) -> None:
+    """Nothing waits for it before the worker is there: not the entrypoint, not the health."""
+    container = worker(env={"QWORKER_BROKER": "redis://127.0.0.1:1/0"})
+    wait_until(lambda: "cannot be reached" in container.log, "it says what it waits for")
+    assert container.process.poll() is None
+    container.stop()
+    assert container.wait() == 0
+
+
+def test_secrets_are_read_from_files(worker: Start, shop: Shop, tmp_path: Path) -> None:
+    (shop.folder / "broker").write_text(f"{shop.broker.removesuffix('/0')}/3\n")
+    worker(env={"QWORKER_BROKER_FILE": "/app/broker"}).wait_ready()
+    elsewhere = App("elsewhere", broker=f"{shop.broker.removesuffix('/0')}/3")
+    elsewhere.send_task("shop.noted", args=["from database 3"], queue="hipri")
+    wait_until(lambda: shop.ran() == ["from database 3"], "the worker takes from the broker that the file names")
+    elsewhere.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ({"QWORKER_BROKER_FILE": "/app/nothing"}, "QWORKER_BROKER_FILE=/app/nothing cannot be read"),
+        ({"QWORKER_BROKER_FILE": "/app/urls.json", "QWORKER_BROKER": "redis://x"}, "both QWORKER_BROKER and"),
+        ({"QWORKER_RESULT_BACKEND_FILE": "/dev/null"}, "QWORKER_RESULT_BACKEND_FILE=/dev/null is empty"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_a_refused_configuration(
+    worker: Start, env: dict[str, str], complaint: str
+) -> None:
+    container = worker(env=env)
+    assert container.wait() == 4
+    assert complaint in container.log
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["--version"], 0, "qworker "),
+        (["sh", "-c", "echo $(id -u) in $PWD"], 0, "10001 in /app"),
+        (["python3", "-c", "print('here')"], 0, "here"),
+        (["/bin/echo", "by path"], 0, "by path"),
+        (["-c", "0"], 2, "a worker without children"),
+        (["queus"], 2, "did you mean 'queues'?"),
+        ([], 2, "no application"),
+        (["-A", "nothing_here"], 3, "nothing_here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_follows_the_image_is_a_command(run: Start, command: list[str], code: int, said: str) -> None:
+    container = run(*command)
+    assert container.wait() == code
+    assert said in container.log
