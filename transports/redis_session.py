@@ -106,6 +106,8 @@ class Session:
         command: Command = ("EVALSHA", script.sha, len(keys), *keys, *self._common, *args)
         replies = self._exchange((command, *more))
         if isinstance(replies[0], hiredis.ReplyError) and str(replies[0]).startswith("NOSCRIPT"):
+            # By its source, so that it runs even if the server forgets it again between the two.
+            command = ("EVAL", script.source, *command[2:])
             replies = self._exchange((("SCRIPT", "LOAD", script.source), command, *more))[1:]
         return self._checked((command, *more), replies)
 

@@ -202,6 +202,16 @@ def test_a_lost_reply_of_a_reserve_is_recalled(open_redis: Open, proxy: Proxy) -
     assert numbers_of(ours.reserve(["hipri"], 9)) == [2]
 
 
+def test_a_server_that_forgets_a_script_while_it_is_loaded_again_is_no_error(
+    open_redis: Open, behind: redis.Redis, proxy: Proxy
+) -> None:
+    ours = open_redis("w/1", url=proxy.url)
+    ours.publish(envelopes(1))
+    for marker in (b"EVALSHA", b"EVALSHA", b"EVAL\r\n"):
+        proxy.interrupt_before(marker, behind.script_flush)
+    assert len(ours.reserve(["hipri"], 1)) == 1
+
+
 def test_a_cut_connection_is_an_error_and_made_anew_by_connect(open_redis: Open, proxy: Proxy) -> None:
     ours = open_redis("w/1", url=proxy.url)
     proxy.cut()
