@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.clock import follow_broker
-from ..signals import keep_offering
+from ..signals import keep_offering, spare_forks
 from ..tasks import Action, Hooks, Outcome
 from .slots import SlotTable
 from .titles import set_title
@@ -84,6 +84,7 @@ def child_main(
     # The application may have set a default time-out for sockets.
     work.setblocking(True)
     talk.setblocking(True)
+    spare_forks()
     table = SlotTable(table_fd)
     follow_broker(table.broker_base)
     child = _Child(runtime.executor, slot, work, talk, table, stack_fd)

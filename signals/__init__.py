@@ -3,7 +3,7 @@
 from .mask import blocked
 from .orphans import reap_strangers
 from .pipe import SignalPipe
-from .quiet import GROUP_SIGNALS, ignore_group_signals
+from .quiet import GROUP_SIGNALS, ignore_group_signals, spare_forks
 from .stacks import keep_offering, offer_stacks, own_stacks
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "offer_stacks",
     "own_stacks",
     "reap_strangers",
+    "spare_forks",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Final
 
@@ -21,6 +22,29 @@ def ignore_group_signals() -> None:
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)
     os.setpgid(0, 0)
+
+
+def spare_forks() -> None:
+    """Let what this process forks from now on obey those signals again; call it once.
+
+    A task's `multiprocessing.Process` would be deaf to `terminate()` otherwise, and its `Pool` wait for ever. One that
+    comes at once waits until the copy can obey it.
+    """
+    masks = threading.local()
+
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def obey() -> None:
+        for number in GROUP_SIGNALS:
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=obey)
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:

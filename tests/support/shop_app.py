@@ -308,6 +308,17 @@ def segfault() -> None:
     ctypes.string_at(0)
 
 
+def end_a_fork() -> None:
+    """A copy of this process has to obey as any program does."""
+    import multiprocessing
+
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    process.start()
+    process.terminate()
+    process.join(5)
+    assert process.exitcode == -signal.SIGTERM, "a fork must not inherit our deafness to TERM"
+
+
 @app.task
 def edge(kind: str) -> str:
     """Does one of the things that tasks do to their process."""
@@ -315,6 +326,7 @@ def edge(kind: str) -> str:
     import subprocess
     import sys
     import threading
+    from concurrent.futures import ThreadPoolExecutor
 
     if kind == "sys.exit":
         sys.exit(3)
@@ -333,6 +345,11 @@ def edge(kind: str) -> str:
     if kind in multiprocessing.get_all_start_methods():
         with multiprocessing.get_context(kind).Pool(1) as pool:
             assert pool.map(abs, [-1]) == [1]
+    if kind == "terminated fork":
+        end_a_fork()
+    if kind == "fork of a thread":
+        with ThreadPoolExecutor() as threads:
+            threads.submit(end_a_fork).result()
     if kind == "signal handlers":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
