@@ -46,8 +46,8 @@ def test_the_kernels_kill_of_a_child_costs_the_task_alone(worker: Start, shop: S
     with pytest.raises(WorkerLostError):
         greedy.get(timeout=40)
     assert shop.ran() == ["start go"]  # it never had what it wanted, and its neighbour was never started again
-    (dead,) = shop.dead()
-    assert (dead.reason, dead.crashes) == ("crashed", 3)
+    (dead,) = wait_until(shop.dead, "the message is in the dead-letter store")
+    assert (dead.reason, dead.details["crashes"]) == ("crashed", 3)
     assert "SIGKILL" in dead.details["cause"]
     (shop.folder / "go").touch()
     assert other.get(timeout=20) == "go"
