@@ -17,6 +17,7 @@ import redis
 
 from qworker.core.errors import ConfigError, TransportError
 from qworker.transports import Ack, Link, open_transport, read_url
+from qworker.transports.redis_scripts import CLAIM
 
 from support import RedisServer
 from support.messages import envelope, envelopes, numbers_of
@@ -207,8 +208,14 @@ def test_a_server_that_forgets_a_script_while_it_is_loaded_again_is_no_error(
 ) -> None:
     ours = open_redis("w/1", url=proxy.url)
     ours.publish(envelopes(1))
-    for marker in (b"EVALSHA", b"EVALSHA", b"EVAL\r\n"):
-        proxy.interrupt_before(marker, behind.script_flush)
+
+    def forget_once_loaded() -> None:
+        wait_until(lambda: behind.script_exists(CLAIM.sha)[0], "it is loaded")
+        behind.script_flush()
+
+    proxy.interrupt_before(b"EVALSHA", behind.script_flush)
+    proxy.interrupt_before(b"EVALSHA", forget_once_loaded)
+    proxy.interrupt_before(b"EVAL\r\n", forget_once_loaded)
     assert len(ours.reserve(["hipri"], 1)) == 1
 
 
