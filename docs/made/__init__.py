@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from . import commands, phases, settings
+from . import celery_options, commands, phases, settings
 
 MAKERS: Final[dict[str, Callable[..., str]]] = {
     "settings": settings.section,
     "settings-elsewhere": settings.elsewhere,
+    "celery-options": celery_options.fates,
     "options": commands.options,
     "commands": commands.commands,
     "phases": phases.phases_table,
