@@ -4,7 +4,7 @@ What it says, each in a datagram at the end of a turn of the master, together wi
 1. READY=1 when the application is loaded, the children are up and the broker has answered; MAINPID with it;
 2. RELOADING=1 when a new generation is under way, READY=1 when it works or has been given up;
 3. STOPPING=1 when the worker begins to stop;
-4. STATUS, for people: at most once a second, and only when it has changed;
+4. STATUS, for people: only when it has changed, with one of the others or at most once a second;
 5. EXTEND_TIMEOUT_USEC while it waits for a broker at its start, and while it drains;
 6. WATCHDOG=1 while the consumer turns and is not deaf.
 
@@ -113,14 +113,14 @@ class Herald:
     def _news(self, status: Status, now: float) -> tuple[_Told, dict[str, object]]:
         """What systemd will know, and what it has to be told for that."""
         told, fields = self._state(status)
-        text = describe(status)
-        if text != told.text and (fields or now >= told.text_at + TEXT_EVERY_S):
-            fields["STATUS"] = text
-            told = replace(told, text=text, text_at=now)
         extension_s = self._extension_s(status, now)
         if extension_s:
             fields["EXTEND_TIMEOUT_USEC"] = round(extension_s * 1e6)
             told = replace(told, extended_at=now, extended_for=status.phase)
+        text = describe(status)
+        if text != told.text and (fields or now >= told.text_at + TEXT_EVERY_S):
+            fields["STATUS"] = text
+            told = replace(told, text=text, text_at=now)
         if now >= told.pinged_at + self._ping_every_s and self._is_well(status):
             fields["WATCHDOG"] = 1
             told = replace(told, pinged_at=now)
@@ -143,10 +143,10 @@ class Herald:
 
     def _extension_s(self, status: Status, now: float) -> float:
         """How long systemd is asked to wait for the next sign of life; 0 = as long as it would anyway."""
-        told = self._told
+        is_new = self._told.extended_for != status.phase
         if status.is_stopping and status.deadline_in_s is not None:
-            return status.deadline_in_s + _TAIL_S if told.extended_for != status.phase else 0.0
-        if _is_waiting_long(status) and now >= told.extended_at + EXTEND_EVERY_S:
+            return status.deadline_in_s + _TAIL_S if is_new else 0.0
+        if _is_waiting_long(status) and (is_new or now >= self._told.extended_at + EXTEND_EVERY_S):
             return EXTEND_S
         return 0.0
 
