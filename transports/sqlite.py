@@ -138,7 +138,7 @@ class SqliteTransport:
         """What stands in this owner's name and is not in `known`, oldest first."""
         query = (
             "SELECT id, receipt, queue, raw, crashes FROM qworker_messages "
-            "WHERE state = 'inflight' AND owner = ? ORDER BY queue, priority, position"
+            "WHERE state = 'inflight' AND owner = ? ORDER BY position"
         )
         rows = self._file.read(lambda db: db.execute(query, (self._owner,)).fetchall())
         held = [Delivery(f"{id_}.{receipt}", queue, raw, crashes) for id_, receipt, queue, raw, crashes in rows]
@@ -295,8 +295,11 @@ class SqliteTransport:
         if not chosen:
             return []
         self._renew(db)
-        update = "UPDATE qworker_messages SET state = 'inflight', owner = ?, receipt = receipt + 1 WHERE id = ?"
-        db.executemany(update, [(self._owner, row) for row in chosen])
+        values = "state = 'inflight', owner = ?, receipt = receipt + 1, position = ?"
+        # A queue that was emptied begins its positions anew: in flight they say in which order messages were taken.
+        first = time.monotonic_ns()
+        rows = [(self._owner, at, row) for at, row in enumerate(chosen, first)]
+        db.executemany(f"UPDATE qworker_messages SET {values} WHERE id = ?", rows)
         query = "SELECT receipt, queue, raw, crashes FROM qworker_messages WHERE id = ?"
         taken = ((row, *db.execute(query, (row,)).fetchone()) for row in chosen)
         return [Delivery(f"{row}.{receipt}", queue, raw, crashes) for row, receipt, queue, raw, crashes in taken]

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS qworker_messages (
     state TEXT NOT NULL,        -- ready, delayed, inflight, dead
     queue TEXT NOT NULL,
     priority INTEGER NOT NULL,
-    position INTEGER NOT NULL,  -- order within queue and priority while ready
+    position INTEGER NOT NULL,  -- ready: order within queue and priority; inflight: order in which they were taken
     front INTEGER NOT NULL DEFAULT 0,       -- delayed: where to go when due
     due REAL,                   -- delayed: seconds since the epoch
     owner TEXT,                 -- inflight

@@ -23,6 +23,18 @@ def test_a_dead_owner_s_messages_come_back_to_the_front_in_their_order(
     assert numbers_of(ours.reserve(["other"], 9)) == [20]
 
 
+def test_what_was_taken_one_by_one_is_recalled_and_comes_back_in_that_order(
+    producer: Transport, open_on: OpenTransport, ours: Transport
+) -> None:
+    doomed = open_on("doomed/1", lease_s=0.05)
+    for number in range(3):  # the queue is empty each time
+        producer.publish([envelope(number)])
+        doomed.reserve(["hipri"], 1)
+    assert numbers_of(doomed.recall(())) == [0, 1, 2]
+    wait_for_recovery(ours, 3)
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [0, 1, 2]
+
+
 def test_recovered_bytes_are_untouched(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
     doomed = open_on("doomed/1", lease_s=0.05)
     producer.publish([Envelope("hipri", raw) for raw in STRANGE.values()])

@@ -11,6 +11,8 @@ BEYOND_SQS: Final[dict[str, tuple[str, ...]]] = {
     "a delayed message cannot be found": ("test_discarding.py",),
     "what runs is not noted: that would be a request for each": ("test_started.py",),
     "time brings messages back, and nobody is told": (
+        "test_giving_back.py",
+        "test_what_was_taken_one_by_one_is_recalled_and_comes_back_in_that_order",
         "test_a_dead_owner_s_messages_come_back_to_the_front_in_their_order",
         "test_recovered_bytes_are_untouched",
         "test_extend_names_what_was_lost",
