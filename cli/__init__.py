@@ -29,8 +29,9 @@ def main() -> NoReturn:
     import gc
     import sys
 
+    from ..worker import Image
     from .entry import run
 
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], Image.of_this_process())
     gc.freeze()  # or the interpreter looks for cycles in everything at its end: 0.3 s of a worker on SQS
     sys.exit(code)

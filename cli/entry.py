@@ -14,16 +14,21 @@ from typing import Any, Final
 import click
 
 from ..core import errors, journal
-from ..worker import ExitCode
+from ..worker import ExitCode, Image
 from .root import root
 
 _INTERRUPTED: Final = 130
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Carry out the command; return the exit code. Never raises."""
+def run(arguments: Sequence[str], image: Image | None = None) -> int:
+    """Carry out the command; return the exit code. Never raises.
+
+    `image`: how to start this process anew, if these are its arguments.
+    """
     try:
-        code = root.main(list(arguments), prog_name="qworker", standalone_mode=False, auto_envvar_prefix="QWORKER")
+        code = root.main(
+            list(arguments), prog_name="qworker", standalone_mode=False, auto_envvar_prefix="QWORKER", obj=image
+        )
         sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code

@@ -19,7 +19,8 @@ def start(ctx: click.Context) -> int:
     options = _options(ctx.params, ctx)
     for name in ineffective(ctx):
         _say_without_effect(name, options)
-    return run_worker(options, [companion for companion in (systemd_herald(),) if companion is not None])
+    companions = [companion for companion in (systemd_herald(),) if companion is not None]
+    return run_worker(options, companions, ctx.obj)
 
 
 def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:

@@ -1,10 +1,17 @@
-"""Dying together with the parent process."""
+"""Dying together with the parent process, and seeing that others are dead."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_LOOK_EVERY_S: Final = 0.005
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -29,3 +36,47 @@ def _set_parent_death_signal(number: int) -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, number, 0, 0, 0)
+
+
+def end_for_certain(parents: Sequence[int], children: Sequence[int], limit_s: float) -> bool:
+    """SIGKILL for `parents`, and for `children` of theirs with their process groups; whether all are dead in time.
+
+    `parents` are children of this process; they are stopped first, so that none of them forks on or reaps, and no
+    number changes its owner meanwhile. A process that only waits to be reaped is dead. Takes no lock.
+    """
+    for pid in parents:
+        _kill(pid, signal.SIGSTOP)
+    for pid in children:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+    for pid in (*children, *parents):
+        _kill(pid, signal.SIGKILL)
+    left = {*parents, *children}
+    deadline = time.monotonic() + limit_s
+    while left and time.monotonic() < deadline:
+        left = {pid for pid in left if not _is_dead(pid)}
+        if left:
+            time.sleep(_LOOK_EVERY_S)
+    return not left
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # gone, or somebody else by now: then it is seen to live
+        os.kill(pid, number)
+
+
+def _is_dead(pid: int) -> bool:
+    with suppress(ChildProcessError):  # not ours to reap
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:  # gone, or a system without this file
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -6,9 +6,11 @@ Used by the master's main thread. CPython's own C-level handler writes the numbe
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from types import FrameType
 
 _READ_AT_ONCE = 4096
@@ -49,6 +51,25 @@ class SignalPipe:
             taken.extend(signal.Signals(n) for n in numbers if n in self._signals)
             if len(numbers) < _READ_AT_ONCE:
                 return taken
+
+    def bequeath(self) -> int:
+        """Hold the signals back from this thread, and let what has been collected survive an exec.
+
+        Returns the descriptor for `inherit` in the next image. A thread that does not hold them back may still collect
+        some: they are in there as well.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        os.set_inheritable(self._read.fileno(), True)
+        return self._read.fileno()
+
+    def inherit(self, fd: int) -> None:
+        """Collect what was collected by the image before this one, in order; closes `fd` (-1: there was none)."""
+        if fd < 0:
+            return
+        with suppress(OSError), socket.socket(fileno=fd) as left:
+            left.setblocking(False)
+            while numbers := left.recv(_READ_AT_ONCE):
+                self._write.send(numbers)
 
     def close(self, *, is_last: bool = False) -> None:
         """Restore the handlers and the wake-up descriptor that were there before `install`.

@@ -121,7 +121,8 @@ class Capabilities:
 
     `idle_poll_s`: how often an idle consumer has to ask (None: `wake_fd` tells). `max_batch`: most messages in one
     call. `native_priority`: whether priorities have an effect. `fetch_size`: so many messages cost as much to fetch as
-    one. `max_claim_s`: the longest that a message can be held (None: without end).
+    one. `max_claim_s`: the longest that a message can be held (None: without end). `knows_holders`: whether the broker
+    knows in whose name a message is held, so that another connection in that name finds it (`recall`).
     """
 
     max_batch: int = 1000
@@ -129,6 +130,7 @@ class Capabilities:
     native_priority: bool = True
     fetch_size: int = 1
     max_claim_s: float | None = None
+    knows_holders: bool = True
 
 
 class Transport(Protocol):

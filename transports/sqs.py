@@ -57,7 +57,11 @@ class SqsTransport:
     ) -> None:
         found = read_sqs_options(options)
         self.capabilities = Capabilities(
-            max_batch=10_000, native_priority=False, fetch_size=BATCH, max_claim_s=MOST_CLAIM_S
+            max_batch=10_000,
+            native_priority=False,
+            fetch_size=BATCH,
+            max_claim_s=MOST_CLAIM_S,
+            knows_holders=False,
         )
         self._shown = redact(url)
         self._owner = owner

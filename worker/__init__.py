@@ -4,17 +4,28 @@ from collections.abc import Sequence
 
 from ..core.companion import Companion
 from .exitcodes import ExitCode
+from .image import Image
 from .options import WorkerOptions
 from .phases import TRANSITIONS, Event, Phase, next_phase
 
-__all__ = ["TRANSITIONS", "Event", "ExitCode", "Phase", "WorkerOptions", "next_phase", "run_worker", "systemd_herald"]
+__all__ = [
+    "TRANSITIONS",
+    "Event",
+    "ExitCode",
+    "Image",
+    "Phase",
+    "WorkerOptions",
+    "next_phase",
+    "run_worker",
+    "systemd_herald",
+]
 
 
-def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
+def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), image: Image | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit code (see `worker.run.run_worker`)."""
     from .run import run_worker as run  # here, so that parsing a command line does not load the pool
 
-    return run(options, companions)
+    return run(options, companions, image)
 
 
 def systemd_herald() -> Companion | None:

@@ -297,6 +297,14 @@ class Crew:
         """Process ids of the children that are ready and stay, by serial number."""
         return {slot.serial: slot.pid for slot in self._staying() if slot.pid and slot.is_ready}
 
+    def processes(self) -> list[int]:
+        """Process ids of all children that have been born."""
+        return [slot.pid for slot in self._slots.values() if slot.pid]
+
+    def are_known_that_run(self, table: SlotTable) -> bool:
+        """Whether no child runs anything whose birth has not been reported yet."""
+        return not any(table.read(slot.index) for slot in self._slots.values() if not slot.pid)
+
     def index_of(self, serial: int) -> int:
         """Which slot this living child sits in."""
         return next(slot.index for slot in self._slots.values() if slot.serial == serial)

@@ -53,6 +53,7 @@ class Lifecycle:
         self.has_drained = False
         self.soft_s = 0.0
         self._has_cut = False
+        self._begins_quiet = False
         self._reason: ExitCode | None = None  # why the worker ends, if not because it was told to
 
     @property
@@ -64,6 +65,7 @@ class Lifecycle:
         """Let `event` happen; a new phase begins to act."""
         before, self.phase = self.phase, next_phase(self.phase, event)
         if self.phase is before:
+            self._note_early(event)
             return
         logger.debug("phase %s -> %s", before.value, self.phase.value)
         set_title(f"master {self.phase.value}")
@@ -73,6 +75,12 @@ class Lifecycle:
             begin(self)
         if self.is_stopping and not self.has_consumer:
             self.drained((), left=0)
+
+    def _note_early(self, event: Event) -> None:
+        """Told to be quiet before it has begun to run, the worker runs without fetching anything."""
+        if self.phase is Phase.STARTING and event in (Event.QUIET, Event.RESUME):
+            self._begins_quiet = event is Event.QUIET
+            self._mailbox.post("quiet" if self._begins_quiet else "resume")
 
     def look_at_clock(self) -> None:
         """End a phase whose time is over."""
@@ -98,7 +106,11 @@ class Lifecycle:
         return _ORDERS.get(self.phase, ())
 
     def _begin_running(self) -> None:
-        self._mailbox.post("resume")
+        if self._begins_quiet:
+            self._begins_quiet = False
+            self.move(Event.QUIET)
+        else:
+            self._mailbox.post("resume")
 
     def _begin_quiet(self) -> None:
         logger.info("quiet: nothing new is fetched until SIGCONT")

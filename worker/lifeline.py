@@ -1,26 +1,22 @@
 """The consumer's thread, as the master sees it: started, started again after an error, watched by its beat.
 
 Owned by the master's main thread. A thread that has ended leaves its records where the error struck; the consumer
-brings them in order and a new thread goes on with them. A thread that hangs cannot be ended from outside: an exception
-planted in it may strike between any two instructions, and it may hold a lock that everybody needs. Then only the end
-of the process is certain.
+brings them in order and a new thread goes on with them. One that hangs cannot be ended from outside: `worker/hang.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import select
 import threading
 from collections import deque
 from collections.abc import Collection
 from typing import Final
 
 from ..core.clock import Clock
-from ..signals import own_stacks
+from ..signals import blocked
 from .consumer import Consumer
-from .exitcodes import ExitCode
+from .phases import SIGNAL_EVENTS
 
 logger = logging.getLogger("qworker.worker")
 
@@ -32,8 +28,6 @@ ENDS_WITHIN_S: Final = 60.0
 LOOKS: Final = 4
 #: Finding a broker's address may take the resolver this many time-outs.
 _PATIENCE_CONNECTING: Final = 4
-#: Written to a pipe at once, so that a reader that has stopped cannot hold us up.
-_PIECE: Final = 512
 
 
 class Lifeline:
@@ -42,6 +36,7 @@ class Lifeline:
     def __init__(self, consumer: Consumer, clock: Clock, timeout_s: float) -> None:
         self._consumer = consumer
         self._clock = clock
+        self.timeout_s = timeout_s
         self._every_s = timeout_s / LOOKS if timeout_s else math.inf
         self._look_at = math.inf
         self._beat = -math.inf
@@ -52,7 +47,8 @@ class Lifeline:
     def start(self) -> None:
         """Start a thread."""
         self._thread = threading.Thread(target=self._consumer.run, name="consumer", daemon=True)
-        self._thread.start()
+        with blocked(SIGNAL_EVENTS):  # signals are the main thread's: what it holds back, nobody else shall take
+            self._thread.start()
         self._look_at = self._clock.monotonic() + self._every_s
 
     def restart(self, living: Collection[int]) -> bool:
@@ -82,7 +78,12 @@ class Lifeline:
         beat = self._consumer.beat
         self._silent = self._silent + 1 if beat == self._beat else 0
         self._beat = beat
-        return self._silent >= LOOKS * (_PATIENCE_CONNECTING if self._consumer.is_connecting else 1)
+        return self._silent >= LOOKS * (_PATIENCE_CONNECTING if self.is_connecting else 1)
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether the thread is looking for the broker."""
+        return self._consumer.is_connecting
 
     def join(self, timeout_s: float | None) -> None:
         """Wait for the thread's end, at most so long; for one that stays in a call, say what it leaves behind."""
@@ -92,20 +93,3 @@ class Lifeline:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._consumer.say_what_is_left()
-
-
-def die_of_a_hung_consumer(phase: str) -> None:
-    """Say what has happened and end this process at once; its children follow. Does not return.
-
-    Neither logging nor an orderly exit: the thread that hangs may hold a lock that both would wait for.
-    """
-    text = (
-        f"qworker: the consumer thread hangs ({phase}) and cannot be replaced: the worker ends with code 70; "
-        f"what it holds is left to its lease. Stacks:\n{own_stacks()}\n"
-    )
-    data = text.encode()
-    for at in range(0, len(data), _PIECE):
-        if not select.select([], [2], [], 0)[1]:
-            break
-        os.write(2, data[at : at + _PIECE])
-    os._exit(ExitCode.INTERNAL)

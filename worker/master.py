@@ -20,7 +20,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ..core import journal
 from ..core.clock import Clock
@@ -33,8 +33,10 @@ from .consumer import Consumer, Notice
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
+from .hang import Hang, leave
+from .image import Image, Legacy
 from .lifecycle import Lifecycle
-from .lifeline import Lifeline, die_of_a_hung_consumer
+from .lifeline import Lifeline
 from .mailbox import Mailbox, readable
 from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
@@ -53,7 +55,10 @@ _CUT_OFF_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the master needs once the application is loaded: the consumer, and how many children."""
+    """What the master needs once the application is loaded: the consumer, and how many children.
+
+    `give_back` has the broker take back all that is held in the name of `owner` (`worker/giving_back.py`).
+    """
 
     consumer: Consumer
     size: int
@@ -62,12 +67,15 @@ class Plan:
     max_memory_hard_kib: int = 0
     autoscale: Autoscale | None = None
     deaf_timeout_s: float = 0.0
+    owner: str = ""
+    give_back: Callable[[], list[str]] = list
 
 
 class Master:
     """One worker.
 
-    `plan` makes the consumer from the configuration that the spawner reports; it may raise ConfigError.
+    `plan` makes the consumer from the configuration that the spawner reports; it may raise ConfigError. `image`: how
+    to start this process anew, if it may be.
     """
 
     def __init__(
@@ -78,11 +86,16 @@ class Master:
         *,
         node: str = "",
         companions: Sequence[Companion] = (),
+        image: Image | None = None,
     ) -> None:
         self._plan = plan
+        self._image = image
+        self._legacy = image.legacy if image is not None else Legacy()
+        self._made: Plan | None = None
         self._clock = clock
-        self._is_init = os.getpid() == 1  # of a container: orphans become its children
-        self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, *([signal.SIGCHLD] if self._is_init else [])])
+        # The init of a container has every orphan for a child, an heir what the image before it has left.
+        is_foster = os.getpid() == 1 or bool(self._legacy.replaced_at)
+        self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, *([signal.SIGCHLD] if is_foster else [])])
         self._events = remapped(SIGNAL_EVENTS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -112,6 +125,9 @@ class Master:
 
     def run(self) -> ExitCode:
         """Turn until the worker has ended; returns the exit code."""
+        if self._legacy.is_quiet:
+            self._life.move(Event.QUIET)
+        self._pipe.inherit(self._legacy.signals)
         self._pipe.install()
         try:
             self.start()
@@ -153,8 +169,7 @@ class Master:
             self._on_notice(self._notices.popleft())
         self._life.look_at_clock()
         if self._lifeline is not None and self._lifeline.is_hung():
-            self._kill()
-            die_of_a_hung_consumer(self.phase.value)
+            self._leave_hung(self._lifeline)
         self._reconcile()
         for companion in self._companions:
             companion.turn()
@@ -207,7 +222,8 @@ class Master:
             return
         self._life.soft_s = plan.soft_s
         self.has_started = True
-        self._crew = Crew(plan.size, self._mailbox)
+        self._made = plan
+        self._crew = Crew(self._legacy.size or plan.size, self._mailbox)
         self._upkeep = Upkeep(
             self._crew,
             self._mailbox,
@@ -325,6 +341,24 @@ class Master:
         logger.critical("the consumer keeps failing: the worker ends, what it holds is left to its lease")
         self._life.has_consumer = False
         self._life.fail(ExitCode.INTERNAL)
+
+    def _leave_hung(self, lifeline: Lifeline) -> NoReturn:
+        assert self._crew is not None
+        assert self._made is not None
+        hang = Hang(
+            self.phase,
+            since_s=lifeline.timeout_s,
+            is_connecting=lifeline.is_connecting,
+            spawners=[spawner.pid for spawner in self._generations.all()],
+            children=self._crew.processes(),
+            are_all_known=self._crew.are_known_that_run(self._table),
+            size=self._crew.size,
+            owner=self._made.owner,
+            give_back=self._made.give_back,
+            pipe=self._pipe,
+            image=self._image,
+        )
+        leave(hang)
 
     # -- reconcile and leave -------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import random
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,18 @@ from ..core import logs
 from ..core.clock import SystemClock, follow_broker
 from ..core.companion import Companion
 from ..core.cpus import usable_cpus
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, TransportError
 from ..core.memory_limit import memory_limit
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
-from ..transports import Transport, broker_options, lease_option, open_transport
 from .autoscale import Autoscale
 from .banner import banner
+from .broker import Broker
 from .consumer import Consumer, Notice
 from .exitcodes import ExitCode
+from .giving_back import names_of
 from .headroom import overcommitment
+from .image import MOST, WITHIN_S, Image
 from .ledger import Ledger
 from .link import Link
 from .loading import load, options_dict, working_directory
@@ -35,26 +38,35 @@ from .settler import Settler
 
 logger = logging.getLogger("qworker.worker")
 
-DEFAULT_LEASE_S = 30.0
 
-
-def run_worker(options: WorkerOptions, companions: Sequence[Companion] = ()) -> int:
+def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), image: Image | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit code. Main thread only, and only once per process.
 
-    `companions` live in the master's main thread as long as the worker does.
+    `companions` live in the master's main thread as long as the worker does. `image`: if the command line of this
+    process is the worker's, how to start it anew; an heir does nothing again that is to be done once.
     Raises ConfigError for what can be refused before the application is loaded.
     """
     logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
     working_directory(options)
     _allow_descriptors()
     node = node_name(options.nodename)
-    builder = _Builder(options, node)
+    if image is not None and image.legacy.replaced_at:
+        _tell_of_heir(image)
+        options = replace(options, purge=False, quiet=True)
+    builder = _Builder(options, node, image.legacy.owner if image is not None else "")
     boot = Boot(load, options_dict(options, node))
-    master = Master(partial(SpawnerHandle, boot), builder.plan, SystemClock(), node=node, companions=companions)
+    master = Master(
+        partial(SpawnerHandle, boot), builder.plan, SystemClock(), node=node, companions=companions, image=image
+    )
     code = master.run()
     if master.has_started:
         logger.info("stopped, exit code %d", code)
     return int(code)
+
+
+def _tell_of_heir(image: Image) -> None:
+    often = f"{len(image.legacy.replaced_at)} of at most {MOST} times within {WITHIN_S / 60:g} minutes"
+    logger.warning("this process was started anew because its consumer thread hung (%s)", often)
 
 
 def _allow_descriptors() -> None:
@@ -65,11 +77,15 @@ def _allow_descriptors() -> None:
 
 
 class _Builder:
-    """Builds the consumer once the spawner has told what the application's settings are."""
+    """Builds the consumer once the spawner has told what the application's settings are.
 
-    def __init__(self, options: WorkerOptions, node: str) -> None:
+    `estate`: in whose name messages are still held, by the image that was in this process before; "" = nobody's.
+    """
+
+    def __init__(self, options: WorkerOptions, node: str, estate: str) -> None:
         self._options = options
         self._node = node
+        self._estate = estate
 
     def plan(
         self, config: dict[str, Any], table: SlotTable, mailbox: Mailbox, notify: Callable[[Notice], None]
@@ -80,7 +96,9 @@ class _Builder:
         size = self._size(conf)
         clock = SystemClock()
         ledger = Ledger()
-        transport, lease_s = self._transport(conf, config["queues"])
+        broker, owner = Broker(conf, config["queues"]), owner_name(self._node)
+        transport, lease_s = broker.open(owner), broker.lease_s
+        self._settle(broker)
         _check_limits(conf["task_time_limit"], config["longest_limit"], transport.capabilities.max_claim_s)
         store = open_result_store(conf["result_backend"], settings=_patient(conf, lease_s))
         if store is not None:
@@ -124,6 +142,8 @@ class _Builder:
             size,
             soft_s=conf["worker_soft_shutdown_timeout"],
             deaf_timeout_s=conf["worker_deaf_timeout"],
+            owner=owner,
+            give_back=partial(broker.give_back, owner),
             autoscale=Autoscale(*self._options.autoscale) if self._options.autoscale else None,
             max_memory_kib=conf["worker_max_memory_per_child"] or 0,
             max_memory_hard_kib=conf["worker_max_memory_hard"] or 0,
@@ -137,13 +157,16 @@ class _Builder:
             raise ConfigError(f"concurrency {size} is above the {MAX_SLOTS} children that one worker can have")
         return int(size)
 
-    def _transport(self, conf: dict[str, Any], queues: Sequence[str]) -> tuple[Transport, float]:
-        options = broker_options(conf)
-        lease_s = lease_option(options, DEFAULT_LEASE_S)
-        # A call that hangs must not use up the time in which the lease has to be renewed.
-        options.setdefault("socket_timeout", min(5.0, max(1.0, lease_s / 6)))
-        owner = owner_name(self._node)
-        return open_transport(conf["broker_url"], options=options, owner=owner, lease_s=lease_s, queues=queues), lease_s
+    def _settle(self, broker: Broker) -> None:
+        """Give back what the image before this one could not."""
+        if not self._estate:
+            return
+        try:
+            logger.warning(
+                "given back of what was held before: %s", names_of(broker.give_back(self._estate)) or "nothing"
+            )
+        except (TransportError, ConfigError) as error:
+            logger.error("%s; what was held before is left to its lease", error)
 
     def _greet(self, config: dict[str, Any], size: int) -> None:
         from .. import __version__

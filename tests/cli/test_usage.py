@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[WorkerOptions]:
     """The options that a worker would have been started with."""
     found: list[WorkerOptions] = []
 
-    def run_worker(options: WorkerOptions, companions: object = ()) -> int:
+    def run_worker(options: WorkerOptions, companions: object, image: object) -> int:
         found.append(options)
         return 0
 

@@ -344,6 +344,23 @@ def test_stop_and_continue_quieten_and_resume(stage: Stage) -> None:
     assert stage.letters() == ["resume"]
 
 
+def test_told_to_be_quiet_before_it_runs_it_begins_quiet(stage: Stage) -> None:
+    stage.signal(signal.SIGTSTP)
+    stage.report("loaded", config={})
+    for slot in (0, 1):
+        stage.report("forked", slot=slot, pid=NOBODY)
+        stage.tell("ready", slot, serial=slot + 1)
+    stage.tell("connected")
+    assert stage.master.phase is Phase.QUIET
+    assert "resume" not in stage.letters()
+
+
+def test_told_to_be_quiet_and_to_resume_before_it_runs_it_runs(stage: Stage) -> None:
+    stage.signal(signal.SIGTSTP)
+    stage.signal(signal.SIGCONT)
+    stage.run()
+
+
 def test_a_consumer_that_ends_with_an_error_is_started_again_and_told_where_the_worker_is(stage: Stage) -> None:
     stage.run()
     stage.signal(signal.SIGTERM)
