@@ -13,6 +13,7 @@ WORKER_SIGNALS: Final = frozenset(
         signal.SIGQUIT,
         signal.SIGHUP,
         signal.SIGUSR1,
+        signal.SIGUSR2,
         signal.SIGTSTP,
         signal.SIGTTIN,
         signal.SIGTTOU,

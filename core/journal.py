@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from .secrets import scrub
+
 if TYPE_CHECKING:
     from logging import LogRecord
 
@@ -43,7 +45,7 @@ def with_priority(render: Render) -> Render:
 
 def say(text: str, level: int = _ERROR) -> None:
     """Write lines to stderr, to the journal with their priority. Never raises: nobody may be listening."""
-    text = text.rstrip("\n")
+    text = scrub(text.rstrip("\n"))
     with suppress(OSError, ValueError):
         sys.stderr.write((_prefix(text, level) if is_journal() else text) + "\n")
         sys.stderr.flush()

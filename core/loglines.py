@@ -11,8 +11,8 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from logging import LogRecord
-from typing import Any, Final, Literal
+from logging import Formatter, LogRecord
+from typing import Any, Final, Literal, NamedTuple
 
 LogFormat = Literal["text", "json", "logfmt"]
 TaskInfo = Callable[[], "tuple[str, str] | None"]
@@ -43,21 +43,38 @@ class Event:
 
 
 class Context:
-    """What a line says about its process: a name, and which task runs there now (name and id)."""
+    """What a line says about its process: a name, a number, and which task runs there now (name and id)."""
 
-    __slots__ = ("process", "task_info")
+    __slots__ = ("index", "process", "task_info")
 
     def __init__(self) -> None:
         self.process = "MainProcess"
+        self.index = 0
         self.task_info: TaskInfo | None = None
 
 
-def renderer(kind: LogFormat, context: Context, *, colour: bool, stamped: bool = True) -> Render:
-    """Return the renderer of that name. `colour` and `stamped` (the time stands in each line) are for text only."""
+class Patterns(NamedTuple):
+    """Formats in the words of logging.Formatter: for any line and for lines of a running task, and their times'."""
+
+    line: str
+    of_task: str
+    time: str | None
+    time_of_task: str | None
+
+
+def renderer(
+    kind: LogFormat, context: Context, *, colour: bool, stamped: bool = True, patterns: Patterns | None = None
+) -> Render:
+    """Return the renderer of that name.
+
+    `colour`, `stamped` (the time stands in each line) and `patterns` are for text only.
+    """
     if kind == "json":
         return _json_renderer(context)
     if kind == "logfmt":
         return _logfmt_renderer(context)
+    if patterns is not None:
+        return _coloured(_patterned_renderer(context, patterns)) if colour else _patterned_renderer(context, patterns)
     return _text_renderer(context, colour, stamped)
 
 
@@ -73,6 +90,26 @@ def _text_renderer(context: Context, colour: bool, stamped: bool) -> Render:
         return f"{start}{line}{_RESET}" if start else line
 
     return render
+
+
+def _patterned_renderer(context: Context, patterns: Patterns) -> Render:
+    plain, of_task = Formatter(patterns.line, patterns.time), Formatter(patterns.of_task, patterns.time_of_task)
+
+    def render(record: LogRecord) -> str:
+        task = _task_of(record, context)
+        record.processName = context.process
+        record.task_name, record.task_id = task or ("???", "???")
+        return (of_task if task else plain).format(record)
+
+    return render
+
+
+def _coloured(render: Render) -> Render:
+    def render_coloured(record: LogRecord) -> str:
+        start = _COLOURS.get(record.levelname)
+        return f"{start}{render(record)}{_RESET}" if start else render(record)
+
+    return render_coloured
 
 
 def _json_renderer(context: Context) -> Render:

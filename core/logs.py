@@ -12,17 +12,29 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import sys
-import time
-from contextlib import suppress
 from typing import IO, Any, Final
 
 from .errors import ConfigError
 from .journal import is_journal, with_priority
-from .loglines import Context, Event, LogFormat, Render, TaskInfo, renderer
+from .log_sinks import FileSink, Sink
+from .loglines import Context, Event, LogFormat, Patterns, Render, TaskInfo, renderer
+from .secrets import scrub
 
-__all__ = ["LogFormat", "TaskInfo", "configure", "event", "parse_level", "set_process_name", "set_task_info"]
+__all__ = [
+    "LogFormat",
+    "Patterns",
+    "TaskInfo",
+    "become",
+    "configure",
+    "event",
+    "hand_over",
+    "name_tasks_in_records",
+    "parse_level",
+    "reopen",
+    "set_process_name",
+    "set_task_info",
+]
 
 _LEVELS: Final = {
     "DEBUG": logging.DEBUG,
@@ -33,7 +45,6 @@ _LEVELS: Final = {
     "CRITICAL": logging.CRITICAL,
     "FATAL": logging.CRITICAL,
 }
-_STUCK_S: Final = 1.0
 
 _context: Final = Context()
 
@@ -46,23 +57,37 @@ def configure(
     stream: IO[Any] | int | None = None,
     logfile: str | None = None,
     root: bool = True,
+    hijack: bool = False,
+    patterns: Patterns | None = None,
 ) -> None:
     """Send the lines of logger `qworker` to `logfile`, else to `stream` (default: stderr). The last call counts.
 
     With `root` the same handler also serves the root logger, unless the user's code has given it handlers: call it
-    again after the application was imported to find out. `colour=None` means: on a terminal, unless NO_COLOR is set.
+    again after the application was imported to find out. With `hijack` those are thrown away. `patterns` are formats
+    of logging's for text. `colour=None` means: on a terminal, unless NO_COLOR is set.
     Text for systemd's journal has priorities instead of times (`core.journal`).
-    A log file that was moved away or deleted is opened anew within a second. Raises ConfigError for an unknown level
-    or a log file that cannot be opened.
+    A log file that was moved away or deleted is opened anew within a second; `%i` in its name is the number of the
+    process (`become`). Raises ConfigError for an unknown level or a log file that cannot be opened.
     """
     number = parse_level(level)
-    sink = _FileSink(logfile) if logfile else _Sink(_descriptor(stream))
+    sink = _file_sink(logfile) if logfile else Sink(_descriptor(stream))
     if colour is None:
         colour = not os.environ.get("NO_COLOR") and sink.is_terminal
     to_journal = format == "text" and is_journal(sink.fd)
-    render = renderer(format, _context, colour=colour, stamped=not to_journal)
+    render = renderer(format, _context, colour=colour, stamped=not to_journal, patterns=patterns)
     handler = LineHandler(sink, with_priority(render) if to_journal else render)
+    if hijack:
+        logging.getLogger().handlers.clear()
     _install(handler, number, root)
+
+
+def hand_over(level: int) -> None:
+    """The user's code has set logging up: take our handlers away and let our lines go where all others go."""
+    _remove_ours()
+    ours = logging.getLogger("qworker")
+    ours.setLevel(level)
+    ours.propagate = True
+    _enable("qworker")
 
 
 def event(
@@ -100,6 +125,32 @@ def set_process_name(name: str) -> None:
     _context.process = name
 
 
+def become(name: str, index: int) -> None:
+    """As `set_process_name`; and go on in this process's own log file if the files' name tells them apart."""
+    _context.process, _context.index = name, index
+    for sink in _sinks():
+        sink.turn_to(index)
+
+
+def reopen() -> None:
+    """Open the log file anew now if it was moved away. Any thread, also in the middle of a line."""
+    for sink in _sinks():
+        sink.reopen()
+
+
+def name_tasks_in_records() -> None:
+    """Give every record of this process `task_name` and `task_id`, for handlers that are not ours."""
+    make = logging.getLogRecordFactory()
+
+    def make_named(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        task = _context.task_info() if _context.task_info is not None else None
+        record.task_name, record.task_id = task or ("???", "???")
+        return record
+
+    logging.setLogRecordFactory(make_named)
+
+
 def set_task_info(info: TaskInfo | None) -> None:
     """Give the function that says which task (name, id) the calling thread is running, or None; asked once per line."""
     _context.task_info = info
@@ -108,9 +159,9 @@ def set_task_info(info: TaskInfo | None) -> None:
 class LineHandler(logging.Handler):
     """Writes each record as one line. Any thread, any process, no lock."""
 
-    def __init__(self, sink: _Sink, render: Render) -> None:
+    def __init__(self, sink: Sink, render: Render) -> None:
         super().__init__()
-        self._sink = sink
+        self.sink = sink
         self._render = render
 
     def createLock(self) -> None:  # noqa: N802 — logging's name
@@ -131,80 +182,7 @@ class LineHandler(logging.Handler):
         except Exception:  # the user's format string or __str__ may raise anything
             self.handleError(record)
             return
-        self._sink.write(line.encode("utf-8", "backslashreplace") + b"\n")
-
-
-class _Sink:
-    """A descriptor that lines go to."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    @property
-    def fd(self) -> int:
-        """Its number, which stays."""
-        return self._fd
-
-    @property
-    def is_terminal(self) -> bool:
-        with suppress(OSError):
-            return os.isatty(self._fd)
-        return False
-
-    def write(self, data: bytes) -> None:
-        """Write all of it, normally in one call. A log that cannot be written must not stop work: the line is lost."""
-        with suppress(OSError):
-            written = self._write_some(data)
-            while written < len(data):
-                data = data[written:]
-                written = self._write_some(data)
-
-    def _write_some(self, data: bytes) -> int:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:
-            # Somebody who shares the terminal or pipe made it non-blocking, and it is full.
-            if not select.select((), (self._fd,), (), _STUCK_S)[1]:
-                raise
-            return 0
-
-
-class _FileSink(_Sink):
-    """A file, appended to; looks once a second whether it still is the file of that name (logrotate)."""
-
-    def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)
-        try:
-            super().__init__(self._open())
-        except OSError as error:
-            raise ConfigError(f"the log file {path} cannot be opened: {error.strerror}") from error
-        self._identity = self._look()
-        self._next_look = time.monotonic() + 1.0
-
-    def write(self, data: bytes) -> None:
-        if time.monotonic() >= self._next_look:
-            self._follow()
-        super().write(data)
-
-    def _follow(self) -> None:
-        self._next_look = time.monotonic() + 1.0
-        if self._look() == self._identity:
-            return
-        with suppress(OSError):
-            fresh = self._open()
-            # dup2 keeps the number: a thread that is writing to it now writes to the old file or to the new one.
-            os.dup2(fresh, self._fd, inheritable=False)
-            os.close(fresh)
-            self._identity = self._look()
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def _look(self) -> tuple[int, int] | None:
-        with suppress(OSError):
-            found = os.stat(self._path)
-            return found.st_dev, found.st_ino
-        return None
+        self.sink.write(scrub(line).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _descriptor(stream: IO[Any] | int | None) -> int:
@@ -213,11 +191,17 @@ def _descriptor(stream: IO[Any] | int | None) -> int:
     return stream if isinstance(stream, int) else stream.fileno()
 
 
+def _file_sink(template: str) -> FileSink:
+    """The one that is in use already, if it is this file: another thread may be writing to it just now."""
+    for sink in _sinks():
+        if isinstance(sink, FileSink) and sink.template == os.path.abspath(template):
+            return sink
+    return FileSink(template, _context.index)
+
+
 def _install(handler: LineHandler, level: int, root: bool) -> None:
+    _remove_ours(keep=handler.sink)
     ours, top = logging.getLogger("qworker"), logging.getLogger()
-    for logger in (ours, top):
-        for old in [h for h in logger.handlers if isinstance(h, LineHandler)]:
-            logger.removeHandler(old)
     ours.addHandler(handler)
     ours.setLevel(level)
     ours.propagate = False
@@ -225,6 +209,20 @@ def _install(handler: LineHandler, level: int, root: bool) -> None:
     if root and not top.handlers:
         top.addHandler(handler)
         top.setLevel(level)
+
+
+def _remove_ours(keep: Sink | None = None) -> None:
+    sinks = [sink for sink in _sinks() if sink is not keep]
+    for logger in (logging.getLogger("qworker"), logging.getLogger()):
+        for old in [h for h in logger.handlers if isinstance(h, LineHandler)]:
+            logger.removeHandler(old)
+    for sink in sinks:
+        sink.close()
+
+
+def _sinks() -> list[Sink]:
+    """Of our handlers; that of the root logger has the same."""
+    return [h.sink for h in logging.getLogger("qworker").handlers if isinstance(h, LineHandler)]
 
 
 def _enable(name: str) -> None:

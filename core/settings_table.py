@@ -181,7 +181,8 @@ _WORKER: Final[Mapping[str, Option]] = {
     "worker_enable_remote_control": Option(boolean, True),
     "worker_enable_soft_shutdown_on_idle": Option(boolean, False),
     "worker_eta_task_limit": Option(optional(_COUNT), None),
-    "worker_hijack_root_logger": Option(boolean, True),
+    # Celery's is True: it throws away the handlers that the application has given to the root logger.
+    "worker_hijack_root_logger": Option(boolean, False),
     "worker_log_color": Option(optional(boolean), None),
     "worker_log_datefmt": Option(optional(text), None),
     "worker_log_format": Option(text, "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"),

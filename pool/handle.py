@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import billiard
@@ -56,7 +57,11 @@ class SpawnerHandle:
         """Send a signal to the child of `slot`, SIGKILL to its whole process group; False when the spawner has gone."""
         return self._request({"slot": slot, "signal": int(number)}, [])
 
-    def _request(self, request: dict[str, int], fds: list[int]) -> bool:
+    def reopen_logs(self) -> bool:
+        """Have it and its children open their log files anew; False when the spawner has gone."""
+        return self._request({"reopen": True}, [])
+
+    def _request(self, request: Mapping[str, int], fds: list[int]) -> bool:
         try:
             socket.send_fds(self._requests, [json.dumps(request).encode()], fds)
         except OSError:

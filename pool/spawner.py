@@ -4,7 +4,7 @@ Its duties, in order:
 1. look away from signals to the group, die with the master;
 2. import the application, build its settings, report them (or what went wrong) to the master;
 3. freeze what is in memory, so that children share it copy-on-write;
-4. serve requests: fork a child for a slot, with the descriptors that come with the request;
+4. serve requests: fork a child for a slot, with the descriptors that come with the request; signal children;
 5. report every child's exit status and peak memory, reaped by pid.
 
 Started by `pool/handle.py`; children run `pool/child.py`.
@@ -26,6 +26,7 @@ from typing import Any
 
 import billiard
 
+from ..core import logs
 from ..core.errors import AppImportError, ConfigError
 from ..core.process import die_with_parent, outlive_parent
 from ..signals import SignalPipe, blocked, ignore_group_signals, offer_stacks
@@ -138,6 +139,8 @@ class _Spawner:
         request = json.loads(data)
         if "signal" in request:
             self._signal(request["slot"], request["signal"])
+        elif "reopen" in request:
+            self._reopen_logs()
         else:
             self._fork(request["slot"], *fds)
         return True
@@ -151,6 +154,13 @@ class _Spawner:
             _kill_group(process.pid)
         else:
             os.kill(process.pid, number)
+
+    def _reopen_logs(self) -> None:
+        """A child that gets the signal of orders and finds none opens its log file anew."""
+        logs.reopen()
+        for process in self._children.values():
+            if process._popen.returncode is None:
+                os.kill(process.pid, signal.SIGUSR2)
 
     def _fork(self, slot: int, *fds: int) -> None:
         process = billiard.get_context("fork").Process(

@@ -14,11 +14,13 @@ GROUP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIG
 def ignore_group_signals() -> None:
     """Make TERM, INT, HUP and QUIT do nothing in this process, and leave the parent's process group.
 
+    USR1 and USR2 as well, until somebody gives them a meaning: sent to all processes of the name they must end none.
+
     A handler that does nothing, not SIG_IGN: exec resets handlers to the default, so a program
     that a task starts can still be terminated; SIG_IGN would be inherited by it (signal(7)).
     """
     signal.set_wakeup_fd(-1)
-    for number in GROUP_SIGNALS:
+    for number in (*GROUP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)
     os.setpgid(0, 0)

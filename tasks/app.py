@@ -78,6 +78,7 @@ class App:
         self._annotated: set[str] = set()
         self._producer = Producer(self._open_transport, self._publish_policy)
         self._oid = (0, "")
+        self.logging_hook: Callable[..., Any] | None = None
         current_app.offer(self)
 
     @property
@@ -202,6 +203,17 @@ class App:
         names = list(packages() if callable(packages) else packages)
         found = [f"{package}.{related_name}" for package in names if _exists(f"{package}.{related_name}")]
         self.conf.include = [*self.conf.include, *found]
+
+    def setup_logging(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a worker leave its logging to `function`, for use as a decorator.
+
+        It is called once, in the process that imports the application, with the keywords `loglevel`, `logfile`,
+        `format` and `colorize`; the children inherit what it does. Worker lines then go to the root logger like any
+        other, and nothing that is printed is touched. The master never runs code of the application: its lines go on
+        as the command line says.
+        """
+        self.logging_hook = function
+        return function
 
     def load_includes(self, more: Iterable[str] = ()) -> None:
         """Import the modules in `include`, `imports` and `more`. Raises AppImportError."""

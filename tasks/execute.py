@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..core import logs
+from ..core import logs, redirect
 from ..core.clock import wall_time
 from ..core.errors import (
     Ignore,
@@ -26,6 +26,7 @@ from . import context as contexts
 from .codec import decode, identify
 from .context import NO_CHECKPOINT, Context
 from .interrupts import Hooks, interrupts
+from .lent import lend_tasks
 from .message import Message
 from .outcome import Action, Outcome
 from .outcome_meta import (
@@ -90,7 +91,7 @@ class TaskExecutor:
         contexts.state_sink = send_state
         contexts.checkpoint_sink = keep_checkpoint
         interrupts.install(hooks, Run._call.__code__)
-        logs.set_task_info(contexts.task_info)
+        logs.set_task_info(lend_tasks(contexts.task_info))
 
     def prepare(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
         """Decode and check one message; an outcome when it is bad, unknown, expired or not due yet. Never raises."""
@@ -185,6 +186,7 @@ class Run:
                 return self._cut(WorkerShutdown(f"cut, and then it raised {short_repr(error)}"))
             return self._reported(error)
         finally:
+            redirect.flush_lines()
             contexts.leave(entered)
 
     def _asked(self, asked: Ignore | Reject | Retry | WorkerShutdown) -> Outcome:

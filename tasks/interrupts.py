@@ -14,6 +14,7 @@ from enum import IntEnum
 from types import CodeType, FrameType
 from typing import Final, Protocol
 
+from ..core import logs
 from ..core.errors import SoftTimeLimitExceeded, WorkerShutdown
 
 
@@ -45,7 +46,7 @@ class Hooks(Protocol):
         ...
 
 
-#: The signal by which the master says that there is an order.
+#: The signal by which the master says that there is an order; without one it means that the log is to be reopened.
 SIGNAL: Final = signal.SIGUSR2
 
 
@@ -109,6 +110,8 @@ class Interrupts:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         order = Order(self._hooks.order()) if self._hooks is not None else Order.NONE
+        if not order:
+            logs.reopen()
         if not order or not self._is_open or frame is None or frame.f_code in self._own:
             return
         if self._shields:

@@ -48,6 +48,10 @@ class Spawner(Protocol):
         """Signal a slot's child, with SIGKILL its whole process group."""
         ...
 
+    def reopen_logs(self) -> bool:
+        """Have it and its children open their log files anew."""
+        ...
+
     def reports(self) -> list[dict[str, Any]] | None:
         """What it has reported since the last call; None once it has gone."""
         ...

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..core import logs
+from ..core import logs, secrets
 from ..core.errors import ConfigError
 from ..pool import Runtime
 from ..tasks import App, Hooks, TaskExecutor, find_app
+from .logging_setup import configure_logs, settle_logs
 from .options import WorkerOptions
 
 logger = logging.getLogger("qworker.worker")
@@ -31,14 +32,15 @@ def load(data: dict[str, Any]) -> Runtime:
     """Import the application and build the runtime. Raises AppImportError or ConfigError."""
     node = data.pop("node")
     options = WorkerOptions(**data)
-    _configure_logs(options)
+    configure_logs(options)
     logs.set_process_name("Spawner")
     app = find_app(options.app, options.workdir)
     _apply(app, options)
+    secrets.learn(app.conf)
     app.set_default()
     app.load_includes(options.include)
     app.conf.freeze()
-    _configure_logs(options)  # once more: now it shows whether the application has set up logging itself
+    settle_logs(app, options)
     if threading.active_count() > 1:
         logger.warning(
             "the application has started %d threads while it was imported; children are forked without them, and a "
@@ -48,10 +50,6 @@ def load(data: dict[str, Any]) -> Runtime:
     executor = TaskExecutor(app, node)
     has_memory_limit = bool(app.conf.worker_max_memory_per_child or app.conf.worker_max_memory_hard)
     return Runtime(executor, _describe(app, options), _starter(executor), has_memory_limit)
-
-
-def _configure_logs(options: WorkerOptions) -> None:
-    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
 
 
 def _apply(app: App, options: WorkerOptions) -> None:
@@ -100,7 +98,7 @@ def _queues(app: App, options: WorkerOptions) -> list[str]:
 
 def _starter(executor: TaskExecutor) -> Callable[[int, Hooks], None]:
     def start(slot: int, hooks: Hooks) -> None:
-        logs.set_process_name(f"Child-{slot + 1}")
+        logs.become(f"Child-{slot + 1}", slot + 1)
         executor.start(hooks)
 
     return start

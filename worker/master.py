@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from ..core import journal
+from ..core import journal, logs
 from ..core.clock import Clock
 from ..core.companion import Companion
 from ..core.errors import ConfigError
@@ -93,9 +93,14 @@ class Master:
         self._legacy = image.legacy if image is not None else Legacy()
         self._made: Plan | None = None
         self._clock = clock
+<<<<<<< HEAD
         # The init of a container has every orphan for a child, an heir what the image before it has left.
         is_foster = os.getpid() == 1 or bool(self._legacy.replaced_at)
         self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, *([signal.SIGCHLD] if is_foster else [])])
+=======
+        self._is_init = os.getpid() == 1  # of a container: orphans become its children
+        self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, signal.SIGUSR2, *([signal.SIGCHLD] if self._is_init else [])])
+>>>>>>> 8bd3844 (wip)
         self._events = remapped(SIGNAL_EVENTS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -181,6 +186,9 @@ class Master:
             reap_strangers({spawner.pid for spawner in self._generations.all()})
             return
         logger.info("received %s", number.name)
+        if number == signal.SIGUSR2:
+            self._reopen_logs()
+            return
         act = _ON_SIGNAL.get(number)
         if act is None:
             self._life.move(self._events[number])
@@ -193,6 +201,13 @@ class Master:
         """The stacks of the master's threads and of every child, with what each child runs, go to the log."""
         logger.info("stacks of the master (pid %d):\n%s", os.getpid(), own_stacks())
         self._mailbox.post("stacks")
+
+    def _reopen_logs(self) -> None:
+        """In every phase, and in all processes."""
+        logs.reopen()
+        for spawner in self._generations.all():
+            spawner.reopen_logs()
+        logger.info("log files are opened anew")
 
     def _grow(self, crew: Crew) -> None:
         if self._upkeep is not None:

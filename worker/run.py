@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..core import logs
+from ..core import secrets
 from ..core.clock import SystemClock, follow_broker
 from ..core.companion import Companion
 from ..core.cpus import usable_cpus
@@ -30,6 +30,7 @@ from .image import MOST, WITHIN_S, Image
 from .ledger import Ledger
 from .link import Link
 from .loading import load, options_dict, working_directory
+from .logging_setup import configure_logs
 from .mailbox import Mailbox
 from .master import Master, Plan
 from .names import node_name, owner_name
@@ -46,7 +47,7 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), ima
     process is the worker's, how to start it anew; an heir does nothing again that is to be done once.
     Raises ConfigError for what can be refused before the application is loaded.
     """
-    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
+    configure_logs(options)
     working_directory(options)
     _allow_descriptors()
     node = node_name(options.nodename)
@@ -92,6 +93,8 @@ class _Builder:
     ) -> Plan:
         """Make everything the consumer thread owns. Raises ConfigError."""
         conf = config["conf"]
+        secrets.learn(conf)
+        configure_logs(self._options, conf)
         follow_broker(table.broker_base)
         size = self._size(conf)
         clock = SystemClock()

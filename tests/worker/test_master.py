@@ -30,6 +30,7 @@ class FakeSpawner:
     def __init__(self, fd: int | None = None) -> None:
         self.queue: list[dict[str, Any] | None] = []
         self.forked: list[int] = []
+        self.reopened = 0
         self.is_closed = False
         self._read, self._write = socket.socketpair()
         if fd is not None:
@@ -44,6 +45,10 @@ class FakeSpawner:
     def fork(self, slot: int, *fds: int) -> bool:
         assert all(os.fstat(fd) for fd in fds)
         self.forked.append(slot)
+        return True
+
+    def reopen_logs(self) -> bool:
+        self.reopened += 1
         return True
 
     def signal(self, slot: int, number: int) -> bool:

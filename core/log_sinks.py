@@ -1,0 +1,166 @@
+"""Where log lines go: a descriptor, or a file that is followed when it is moved away. Used by `core.logs` only.
+
+The name of a file may hold `%i`, the number of a process: a child that is told its number goes on in a file of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+from .errors import ConfigError
+
+_STUCK_S: Final = 1.0
+
+
+class Sink:
+    """A descriptor that lines go to."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """Its number, which stays."""
+        return self._fd
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks at it."""
+        with suppress(OSError):
+            return os.isatty(self._fd)
+        return False
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, normally in one call. A log that cannot be written must not stop work: the line is lost."""
+        with suppress(OSError):
+            written = self._write_some(data)
+            while written < len(data):
+                data = data[written:]
+                written = self._write_some(data)
+
+    def reopen(self) -> None:
+        """Nothing to do."""
+
+    def turn_to(self, index: int) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Somebody else's: left open."""
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            # Somebody who shares the terminal or pipe made it non-blocking, and it is full.
+            if not select.select((), (self._fd,), (), _STUCK_S)[1]:
+                raise
+            return 0
+
+
+class FileSink(Sink):
+    """A file, appended to; looks once a second, and when it is told to, whether it still is the file of that name.
+
+    Standard streams that lead to the same file (a worker in the background) follow it.
+    """
+
+    def __init__(self, template: str, index: int = 0) -> None:
+        self.template = os.path.abspath(template)
+        self._path = file_of(self.template, index)
+        try:
+            super().__init__(self._open())
+        except OSError as error:
+            raise ConfigError(f"the log file {self._path} cannot be opened: {error.strerror}") from error
+        self._identity = _identity(self._fd)
+        self._streams = tuple(fd for fd in (1, 2) if _identity(fd) == self._identity)
+        self._next_look = time.monotonic() + 1.0
+        self._has_complained = False
+
+    def write(self, data: bytes) -> None:
+        """As any sink."""
+        if time.monotonic() >= self._next_look:
+            self.reopen()
+        super().write(data)
+
+    def reopen(self) -> None:
+        """Go on in the file of that name if it is another one by now. When it cannot be opened, stay in the old one."""
+        self._next_look = time.monotonic() + 1.0
+        if self._look() == self._identity:
+            return
+        try:
+            self._go_on_in(self._open())
+            self._has_complained = False
+        except OSError as error:
+            self._complain(error)
+
+    def turn_to(self, index: int) -> None:
+        """Go on in the file of the process `index`, if the name tells them apart. Raises ConfigError."""
+        path = file_of(self.template, index)
+        if path == self._path:
+            return
+        self._path = path
+        try:
+            self._go_on_in(self._open())
+        except OSError as error:
+            raise ConfigError(f"the log file {path} cannot be opened: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with suppress(OSError):
+            os.close(self._fd)
+
+    def _go_on_in(self, fresh: int) -> None:
+        """dup2 keeps the numbers: a thread that is writing just now writes to the old file or to the new one."""
+        os.dup2(fresh, self._fd, inheritable=False)
+        for stream in self._streams:
+            os.dup2(fresh, stream)
+        os.close(fresh)
+        self._identity = _identity(self._fd)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            text = "the log file %s was moved away and cannot be opened anew (%s): lines still go to the old one"
+            logging.getLogger("qworker.core").warning(text, self._path, error.strerror)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def _look(self) -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = os.stat(self._path)
+            return found.st_dev, found.st_ino
+        return None
+
+
+def file_of(template: str, index: int) -> str:
+    """The log file of one process: `%i` is its number, 0 for all but children; `%I` is `-` and the number, or nothing."""
+    return fill(template, {"i": str(index), "I": f"-{index}" if index else ""}, is_last=True)
+
+
+def fill(template: str, words: Mapping[str, str], *, is_last: bool = False) -> str:
+    """Put in what stands for `%n`, `%h` and so on. Letters that are not in `words` stay for the next one to fill.
+
+    `%%` is a percent sign, made by the last one only.
+    """
+
+    def put(match: re.Match[str]) -> str:
+        letter = match[1]
+        if letter == "%":
+            return "%" if is_last else "%%"
+        return words.get(letter, match[0])
+
+    return re.sub("%(.)", put, template)
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = os.fstat(fd)
+        return found.st_dev, found.st_ino
+    return None
