@@ -17,12 +17,13 @@ _APPLICATION: Final = "Application"
 _WORKER: Final = "Worker"
 _QUEUES: Final = "Queues"
 _LOGGING: Final = "Logging"
+_PROCESS: Final = "Process"
 _LATER: Final = "Not in this version"
 _NO_EFFECT: Final = "Accepted, without effect"
 OTHER: Final = "Other"
 
 #: The sections of `--help` in their order; those in TERSE show names only.
-SECTIONS: Final = (_APPLICATION, _WORKER, _QUEUES, _LOGGING, OTHER, _NO_EFFECT, _LATER)
+SECTIONS: Final = (_APPLICATION, _WORKER, _QUEUES, _LOGGING, _PROCESS, OTHER, _NO_EFFECT, _LATER)
 TERSE: Final = frozenset({_NO_EFFECT, _LATER})
 
 #: Options that may stand before any command's name, and after it.
@@ -68,7 +69,13 @@ def worker_options() -> list[click.Option]:
     """Every option of the worker."""
     return [
         *shared_options(),
-        _value(_LOGGING, "-f", "--logfile", metavar="FILE", help="Log to this file instead of stderr."),
+        _value(
+            _LOGGING,
+            "-f",
+            "--logfile",
+            metavar="FILE",
+            help="Log to this file instead of stderr; %n is the node's name, %h its host, %i the child's number.",
+        ),
         _choice(_LOGGING, "--log-format", words=("text", "json", "logfmt"), help="Shape of a line (text)."),
         _value(
             _WORKER, "-c", "--concurrency", metavar="N|auto", check=_concurrency, help="Children (auto: one per CPU)."
@@ -111,6 +118,11 @@ def worker_options() -> list[click.Option]:
         _value(_QUEUES, "-I", "--include", metavar="A,B", check=names, help="More modules to import."),
         _flag(_QUEUES, "--purge", "--discard", "purge", help="Delete what waits on the queues, then start."),
         _flag(_QUEUES, "--create-missing-queues", help="Create queues that do not exist (SQS)."),
+        _flag(_PROCESS, "-D", "--detach", help="Go on in the background as soon as the worker is ready."),
+        _value(_PROCESS, "--pidfile", metavar="FILE", help="Write the master's process id there; one worker per file."),
+        _value(_PROCESS, "--uid", metavar="USER", help="As root: become this user for good."),
+        _value(_PROCESS, "--gid", metavar="GROUP", help="As root: become this group (the user's)."),
+        _value(_PROCESS, "--umask", metavar="OCTAL", check=_umask, help="Bits that new files do not get."),
         *_without_effect(),
         *_later(),
     ]
@@ -140,10 +152,10 @@ def _without_effect() -> list[click.Option]:
 
 
 def _later() -> list[click.Option]:
-    flags = ("-D --detach", "-E --task-events", "-B --beat", "--reload")
+    flags = ("-E --task-events", "-B --beat", "--reload")
     values = (
         *("-S --statedb", "-s --schedule", "--scheduler"),
-        *("--async-concurrency", "--http", "--pidfile", "--uid", "--gid", "--umask"),
+        *("--async-concurrency", "--http"),
     )
     return [
         *(_flag(_LATER, *name.split(), check=_refuse_later) for name in flags),
@@ -224,6 +236,18 @@ def _limit(ctx: click.Context, param: click.Parameter, text: str | None) -> floa
     if seconds == 0:
         raise click.BadParameter(f"{text}: give seconds, more than 0", ctx, param)
     return seconds
+
+
+def _umask(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        bits = int(text, 8)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an octal number, such as 027", ctx, param) from None
+    if not 0 <= bits <= 0o777:
+        raise click.BadParameter(f"{text}: give an octal number from 0 to 777", ctx, param)
+    return bits
 
 
 def _count(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:

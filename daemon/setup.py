@@ -1,0 +1,143 @@
+"""From what the command line wishes to a process that is settled on its machine, and back again at its end.
+
+Called by the command line around the worker's whole life. The order matters:
+
+1. whom to become is looked up, and what will be refused is refused, while the caller still looks;
+2. the working directory, then the umask: every relative path is meant from there;
+3. into the background;
+4. as root: the pid file and the log file are made and given to the user, because he could not make them in /run or
+   /var/log; in their folders he cannot remove or replace them either, and need not;
+5. standard streams are let go, root is given up.
+
+A worker that replaces its own program (exec, the same process id) finds all of this done and repeats nothing:
+`carried_over` puts what it has to know into the environment, bound to the process id, so that no program started by
+a task takes it for its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ..core.errors import ConfigError
+from .caller import Caller
+from .detach import check_detaching, detach
+from .identity import Identity
+from .pidfile import Pidfile
+from .streams import let_go, make_for
+
+_MARK: Final = "_QWORKER_SETTLED"
+
+#: The caller of this process, for `carried_over`.
+_callers: Final[list[Caller]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line says about the process. `logfile` is the master's own, every `%` filled in."""
+
+    workdir: str | None = None
+    umask: int | None = None
+    detach: bool = False
+    pidfile: str | None = None
+    logfile: str | None = None
+    uid: str | None = None
+    gid: str | None = None
+    is_quiet: bool = False
+
+
+@contextmanager
+def settled(wish: Wish) -> Iterator[Caller | None]:
+    """Make this process what `wish` says while the block runs; gives who waits for it to be ready, if somebody does.
+
+    With `detach` only the process in the background enters the block. Raises ConfigError.
+    """
+    pidfile = Pidfile(_from(wish.workdir, wish.pidfile)) if wish.pidfile else None
+    fd = _carried_fd()
+    caller = _settle(wish, pidfile) if fd is None else _resume(fd, wish)
+    try:
+        yield caller
+    finally:
+        if pidfile is not None:
+            pidfile.release()
+
+
+def carried_over(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` for a program that is about to replace this one: it finds itself settled.
+
+    Also keeps the pipe to a caller who still waits open across the exec.
+    """
+    fd = next((caller.fd for caller in _callers if caller.fd is not None), None)
+    if fd is not None:
+        os.set_inheritable(fd, True)
+    return {**environ, _MARK: f"{os.getpid()}:{-1 if fd is None else fd}"}
+
+
+def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
+    identity = Identity.find(wish.uid, wish.gid)
+    if wish.detach:
+        check_detaching()
+    _change_directory(wish.workdir)
+    if wish.umask is not None:
+        os.umask(wish.umask)
+    if pidfile is not None:
+        pidfile.check()  # while the caller still looks; it may be another's by the time that it is ours
+    caller = detach() if wish.detach else None
+    if pidfile is not None:
+        pidfile.acquire(identity)
+    try:
+        if wish.logfile and identity is not None:
+            make_for(identity, wish.logfile)
+        if caller is not None:
+            _listen(caller, wish)
+            let_go(wish.logfile, keep=caller.fd)
+        if identity is not None:
+            identity.become()
+    except BaseException:
+        if pidfile is not None:
+            pidfile.release()
+        raise
+    return caller
+
+
+def _resume(fd: int, wish: Wish) -> Caller | None:
+    """After an exec in place."""
+    _change_directory(wish.workdir)
+    if fd < 0:
+        return None
+    os.set_inheritable(fd, False)
+    caller = Caller(fd)
+    _listen(caller, wish)
+    return caller
+
+
+def _listen(caller: Caller, wish: Wish) -> None:
+    _callers[:] = [caller]
+    caller.is_quiet = wish.is_quiet
+    caller.listen()
+
+
+def _carried_fd() -> int | None:
+    """The descriptor that `carried_over` has noted for this very process (-1: no caller waits), else None."""
+    pid, _, fd = os.environ.pop(_MARK, "").partition(":")
+    if pid != str(os.getpid()):
+        return None
+    with suppress(ValueError):
+        return int(fd)
+    return None
+
+
+def _from(workdir: str | None, path: str) -> str:
+    return os.path.join(os.path.abspath(workdir or "."), path)
+
+
+def _change_directory(workdir: str | None) -> None:
+    if not workdir:
+        return
+    try:
+        os.chdir(workdir)
+    except OSError as error:
+        raise ConfigError(f"--workdir {workdir}: {error.strerror}") from None
