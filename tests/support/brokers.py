@@ -205,7 +205,7 @@ class PatientTransport(SqsTransport):
             got += more
             if more:
                 since = time.monotonic()
-            elif all(self._polls.has_heard(name, time.monotonic() - since) for name in queues):
+            elif self._is_empty(queues, since):
                 break
             time.sleep(0.002)
         if got or not arm:
@@ -214,6 +214,13 @@ class PatientTransport(SqsTransport):
             wait_until(lambda: not any(lane.polls for lane in self._polls._lanes.values()), "no poll is under way")
             self._outbox.flush(10)
         return got
+
+    def _is_empty(self, queues: Sequence[str], since: float) -> bool:
+        """Whether nothing is there: of polls side by side one may have found what another one missed."""
+        with self._polls._cond:
+            if any(lane.asked or lane.buffer for lane in self._polls._lanes.values()):
+                return False
+            return all(self._polls.has_heard(name, time.monotonic() - since) for name in queues)
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         return self._done(super().ack(acks))
