@@ -32,7 +32,7 @@ _TOOLS = ("unshare", "nsenter", "setpriv", "chroot", "mount")
 _SETUP = """
 set -eu
 for group in $GROUPS_TO_JOIN; do echo 0 > "$group"; done
-mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
 cd "$WORK/root"
 mount -t proc proc proc
 mount --rbind /dev dev
@@ -58,8 +58,8 @@ def why_no_containers(folder: Path) -> str | None:
 class Container:
     """One container, and its first process. A context manager: leaving it kills what is left.
 
-    `layers` are folders laid over the host's root (a built image), the first on top; without any the installed package
-    is put where the image has it. `binds` are folders that are seen inside at another path.
+    `image` is what a built one adds to the host's root; without it the installed package is put where the image has it.
+    `binds` are folders that are seen inside at another path.
     """
 
     def __init__(
@@ -69,19 +69,21 @@ class Container:
         *,
         env: Mapping[str, str] | None = None,
         binds: Mapping[Path, str] | None = None,
-        layers: Sequence[Path] = (),
+        image: Path | None = None,
         groups: Sequence[Path] = (),
         user: str = USER,
         entrypoint: str | None = "/usr/local/bin/qworker-entrypoint",
     ) -> None:
         self._work = folder / f"container-{time.monotonic_ns()}"
-        for name in ("upper", "work", "root"):
+        for name in ("work", "root"):
             (self._work / name).mkdir(parents=True)
         self._user = user
         self.env = environment() | dict(env or {})
-        binds = dict(binds or {})
-        if not layers:
-            binds |= self._put_package_into_place()
+        if image is not None:
+            subprocess.run(["cp", "-a", image, self._work / "upper"], check=True)
+        else:
+            self._put_package_into_place()
+        binds = dict(binds or {}) | open_ways(self._work / "upper")
         (self._work / "upper" / "app").mkdir(exist_ok=True)
         self.log_path = self._work / "log"
         with self.log_path.open("wb") as log:
@@ -93,7 +95,6 @@ class Container:
                 env={
                     "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
                     "WORK": str(self._work),
-                    "LOWER": ":".join([*map(str, layers), "/"]),
                     "GROUPS_TO_JOIN": shlex.join(map(str, groups)),
                     "BINDS": shlex.join(f"{source}={target}" for source, target in binds.items()),
                 },
@@ -158,7 +159,7 @@ class Container:
         clean = ["env", "-i", "--chdir=/app", *(f"{name}={value}" for name, value in self.env.items())]
         return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *drop, *clean, *command]
 
-    def _put_package_into_place(self) -> dict[Path, str]:
+    def _put_package_into_place(self) -> None:
         """Where the image has its virtual environment stands a script that runs the installed package."""
         upper = self._work / "upper"
         for name, path in (("opt/qworker/bin/qworker", None), ("usr/local/bin/qworker-entrypoint", ENTRYPOINT)):
@@ -170,7 +171,6 @@ class Container:
                 (upper / name).chmod(0o755)
         if "PYTHONPATH" in os.environ:
             self.env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        return open_ways(upper)
 
 
 def environment() -> dict[str, str]:
