@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from ..transports import Transport
 
 
-def command(name: str, params: Sequence[click.Parameter], callback: Callable[..., Any], *, help: str) -> click.Command:
+def command(
+    name: str,
+    params: Sequence[click.Parameter],
+    callback: Callable[..., Any],
+    *,
+    help: str,
+    kind: type[click.Command] = click.Command,
+) -> click.Command:
     """A command with `params` and the shared options; `callback` gets a Target and the values of `params` by name."""
 
     def run(ctx: click.Context, /, **values: Any) -> Any:
@@ -28,7 +35,7 @@ def command(name: str, params: Sequence[click.Parameter], callback: Callable[...
         finally:
             target.close()
 
-    return click.Command(
+    return kind(
         name,
         params=[*params, *shared_options()],
         callback=click.pass_context(run),
@@ -43,6 +50,11 @@ class Target:
     def __init__(self, shared: Mapping[str, Any]) -> None:
         self._shared = shared
         self._app: App | None = None
+
+    def option(self, name: str) -> str | None:
+        """The value of a shared option, by its name in SHARED; flags are true or None."""
+        value: str | None = self._shared[name]
+        return value
 
     @property
     def is_quiet(self) -> bool:
@@ -63,7 +75,7 @@ class Target:
         shared = self._shared
         if not shared["app"] and not shared["broker"] and not shared["result_backend"]:
             raise click.UsageError("no application and no broker; name one with -A or -b, for example: -A shop")
-        app = find_app(shared["app"], shared["workdir"]) if shared["app"] else App("qworker.cli")
+        app = find_app(shared["app"]) if shared["app"] else App("qworker.cli")
         if shared["config"]:
             app.config_from_object(shared["config"])
         urls = {"broker_url": shared["broker"], "result_backend": shared["result_backend"]}

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "purge": _Entry("purge_cmd", "Delete the messages that wait on queues."),
     "dead": _Entry("dead_cmd", "List, show, requeue or delete dead letters."),
     "doctor": _Entry("doctor_cmd", "Look at application, broker, queues and results, and say what will go wrong."),
+    "systemd": _Entry("systemd_cmd", "Write or show a unit with which systemd runs a worker."),
     "report": _Entry("report_cmd", "Show versions, platform and settings, for a bug report."),
 }
 _WORKER_HELP: Final = "Run the worker (the default)."
