@@ -25,6 +25,7 @@ def unfrozen() -> Iterator[None]:
     yield
     if gc.get_freeze_count():
         gc.unfreeze()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
