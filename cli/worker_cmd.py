@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from typing import Any
 
 import click
 
-from ..core import logs
-from ..worker import WorkerOptions, run_worker, systemd_herald
+from ..core import log_events, logs
+from ..core.log_sinks import file_of, fill
+from ..daemon import Wish, settled
+from ..worker import WorkerOptions, configure_logs, node_name, run_worker, systemd_herald
 from .options import ineffective
 
 logger = logging.getLogger("qworker.cli")
@@ -17,10 +21,12 @@ logger = logging.getLogger("qworker.cli")
 def start(ctx: click.Context) -> int:
     """Run the worker; returns its exit code."""
     options = _options(ctx.params, ctx)
-    for name in ineffective(ctx):
-        _say_without_effect(name, options)
-    companions = [companion for companion in (systemd_herald(),) if companion is not None]
-    return run_worker(options, companions, ctx.obj)
+    with settled(_wish(ctx.params, options)) as caller:
+        configure_logs(options)
+        for name in ineffective(ctx):
+            _say_without_effect(name)
+        companions = [companion for companion in (systemd_herald(), caller) if companion is not None]
+        return run_worker(options, companions, ctx.obj)
 
 
 def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
@@ -30,7 +36,8 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         app=given["app"],
         broker=given["broker"],
         result_backend=given["result_backend"],
-        workdir=given["workdir"],
+        # Absolute: it is looked at again by processes that are in it already.
+        workdir=os.path.abspath(given["workdir"]) if given["workdir"] else None,
         config=given["config"],
         nodename=given["hostname"],
         queues=given["queues"],
@@ -49,7 +56,7 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         optimization=given["optimization"],
         loglevel=given["loglevel"] or "INFO",
         log_format=given["log_format"],
-        logfile=given["logfile"],
+        logfile=_filled(given["logfile"], given["hostname"], "--logfile"),
         colour=False if given["no_color"] else None,
         quiet=given["quiet"],
         purge=given["purge"],
@@ -58,6 +65,33 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
     )
 
 
-def _say_without_effect(name: str, options: WorkerOptions) -> None:
-    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
-    logs.event(logger, logging.DEBUG, "option_without_effect", text=f"{name} means nothing to this worker", option=name)
+def _wish(given: dict[str, Any], options: WorkerOptions) -> Wish:
+    pidfile = _filled(given["pidfile"], given["hostname"], "--pidfile")
+    return Wish(
+        workdir=options.workdir,
+        umask=given["umask"],
+        detach=given["detach"],
+        pidfile=file_of(pidfile, 0) if pidfile else None,
+        logfile=file_of(options.logfile, 0) if options.logfile else None,
+        uid=given["uid"],
+        gid=given["gid"],
+        is_quiet=given["quiet"],
+    )
+
+
+def _filled(path: str | None, hostname: str | None, option: str) -> str | None:
+    """A file's name with the node's names in it. Raises UsageError for a letter that means nothing."""
+    if not path:
+        return None
+    node = node_name(hostname)
+    name, _, host = node.partition("@")
+    words = {"n": name, "h": host, "d": host.partition(".")[2], "p": node}
+    for letter in re.findall("%(.)", path):
+        if letter not in {*words, *"iI%"}:
+            raise click.UsageError(f"{option} {path}: %{letter} means nothing; there are %n, %h, %d, %p, %i, %I and %%")
+    return fill(path, {letter: word.replace("/", "_").replace("%", "%%") for letter, word in words.items()})
+
+
+def _say_without_effect(name: str) -> None:
+    text = f"{name} means nothing to this worker"
+    logs.event(logger, logging.DEBUG, log_events.OPTION_WITHOUT_EFFECT, text=text, option=name)

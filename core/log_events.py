@@ -9,3 +9,5 @@ from __future__ import annotations
 from typing import Final
 
 PRINTED: Final = "printed"
+OPTION_WITHOUT_EFFECT: Final = "option_without_effect"
+RUNS_AS_ROOT: Final = "runs_as_root"

@@ -140,7 +140,7 @@ class FileSink(Sink):
 
 
 def file_of(template: str, index: int) -> str:
-    """The log file of one process: `%i` is its number, 0 for all but children; `%I` is `-` and the number, or nothing."""
+    """The log file of one process: `%i` is its number, 0 for all but children; `%I` the same as `-1`, or nothing."""
     return fill(template, {"i": str(index), "I": f"-{index}" if index else ""}, is_last=True)
 
 

@@ -1,4 +1,4 @@
-"""`print` and `sys.stderr` as log lines: what user code writes there gets a time, a process and its task like any other.
+"""`print` and `sys.stderr` as log lines: what user code writes there gets a time, a process and its task.
 
 Called by the spawner once the settings are known; children inherit it. Only Python's `sys.stdout` and `sys.stderr` are
 replaced, not the descriptors 1 and 2: programs that a task starts write where they always did.

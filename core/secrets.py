@@ -32,7 +32,7 @@ def scrub(text: str) -> str:
 
 
 def learn(settings: Mapping[str, Any]) -> None:
-    """Keep every secret in `settings` (URLs, options in dicts and lists), and those of the environment, out of lines."""
+    """Keep every secret in `settings` (URLs, options in dicts and lists), and the environment's, out of lines."""
     found = {secret for name, value in settings.items() for secret in _secrets(name, value)}
     found.update(os.environ.get(name, "") for name in _VARIABLES)
     written = {form for secret in found for form in _forms(secret) if len(form) >= _SHORTEST}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import pairwise
 from typing import Final
 
 _TITLE: Final = "qworker: "
@@ -13,8 +14,8 @@ _MASTER: Final = "qworker: master"
 def is_living_worker(pid: int) -> bool:
     """Whether `pid` is the master of a worker, also of one that is just starting.
 
-    What cannot be seen (a process of another user, where /proc is mounted like that) is taken for one: two workers under
-    one pid file are worse than a start that is refused.
+    What cannot be seen (a process of another user, where /proc is mounted like that) is taken for one: two workers
+    under one pid file are worse than a start that is refused.
     """
     if not _exists(pid):
         return False
@@ -51,7 +52,7 @@ def _read(pid: int, name: str) -> str:
 def _is_command(words: list[str]) -> bool:
     """`qworker …`, `/usr/bin/python3 /usr/bin/qworker …`, `python -X dev -m qworker …`."""
     is_script = "qworker" in [os.path.basename(word) for word in words[:2]]
-    return is_script or any(pair == ("-m", "qworker") for pair in zip(words[:8], words[1:8], strict=False))
+    return is_script or any(pair == ("-m", "qworker") for pair in pairwise(words[:8]))
 
 
 def _ancestors() -> set[int]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,8 +31,23 @@ from .streams import let_go, make_for
 
 _MARK: Final = "_QWORKER_SETTLED"
 
-#: The caller of this process, for `carried_over`.
-_callers: Final[list[Caller]] = []
+
+class _Place:
+    """What this process knows of itself. `fd`: the pipe that an image before this one has left open, -1 = none."""
+
+    def __init__(self) -> None:
+        self.caller: Caller | None = None
+        self.is_settled = False
+        self.fd = -1
+
+    def read(self) -> None:
+        """Find out whether an image before this one has settled this very process."""
+        pid, _, fd = os.environ.pop(_MARK, "").partition(":")
+        if pid == str(os.getpid()) and fd.lstrip("-").isdigit():
+            self.is_settled, self.fd = True, int(fd)
+
+
+_place: Final = _Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +70,9 @@ def settled(wish: Wish) -> Iterator[Caller | None]:
 
     With `detach` only the process in the background enters the block. Raises ConfigError.
     """
-    pidfile = Pidfile(_from(wish.workdir, wish.pidfile)) if wish.pidfile else None
-    fd = _carried_fd()
-    caller = _settle(wish, pidfile) if fd is None else _resume(fd, wish)
+    _place.read()
+    pidfile = Pidfile(os.path.join(wish.workdir or "", wish.pidfile)) if wish.pidfile else None
+    caller = _resume(_place.fd, wish) if _place.is_settled else _settle(wish, pidfile)
     try:
         yield caller
     finally:
@@ -70,7 +85,7 @@ def carried_over(environ: Mapping[str, str]) -> dict[str, str]:
 
     Also keeps the pipe to a caller who still waits open across the exec.
     """
-    fd = next((caller.fd for caller in _callers if caller.fd is not None), None)
+    fd = _place.caller.fd if _place.caller is not None else None
     if fd is not None:
         os.set_inheritable(fd, True)
     return {**environ, _MARK: f"{os.getpid()}:{-1 if fd is None else fd}"}
@@ -115,23 +130,9 @@ def _resume(fd: int, wish: Wish) -> Caller | None:
 
 
 def _listen(caller: Caller, wish: Wish) -> None:
-    _callers[:] = [caller]
+    _place.caller = caller
     caller.is_quiet = wish.is_quiet
     caller.listen()
-
-
-def _carried_fd() -> int | None:
-    """The descriptor that `carried_over` has noted for this very process (-1: no caller waits), else None."""
-    pid, _, fd = os.environ.pop(_MARK, "").partition(":")
-    if pid != str(os.getpid()):
-        return None
-    with suppress(ValueError):
-        return int(fd)
-    return None
-
-
-def _from(workdir: str | None, path: str) -> str:
-    return os.path.join(os.path.abspath(workdir or "."), path)
 
 
 def _change_directory(workdir: str | None) -> None:

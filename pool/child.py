@@ -8,6 +8,7 @@ Reading a packet is the start of its run: from then on the message is this child
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 import traceback
@@ -127,11 +128,14 @@ class _Child:
         buffer = bytearray(PACKET_BYTES)
         view = memoryview(buffer)
         receive, send, unpack = self._work.recv_into, self._talk.sendall, PACKET.unpack_from
+        waiting = select.poll()
+        waiting.register(self._work, select.POLLIN)
         while True:
             try:
                 length = receive(buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 set_title(self._idle_title)
+                waiting.poll()  # unlike recv(2) it lets signals in, also where system calls are restarted (signal(7))
                 length = receive(buffer)
             if not length:
                 raise MasterGone

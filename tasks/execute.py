@@ -186,7 +186,6 @@ class Run:
                 return self._cut(WorkerShutdown(f"cut, and then it raised {short_repr(error)}"))
             return self._reported(error)
         finally:
-            redirect.flush_lines()
             contexts.leave(entered)
 
     def _asked(self, asked: Ignore | Reject | Retry | WorkerShutdown) -> Outcome:
@@ -236,6 +235,7 @@ class Run:
             return task.body(*message.args, **message.kwargs)
         finally:
             interrupts.close()
+            redirect.flush_lines()
 
     def _cut(self, shutdown: WorkerShutdown) -> Outcome:
         """The worker stops: not a failure.

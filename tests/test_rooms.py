@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parent.parent
 # Lower rooms first; rooms of one row are neighbours and do not import each other.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"core", "signals", "systemd"}),
-    frozenset({"transports"}),
+    frozenset({"transports", "daemon"}),
     frozenset({"tasks"}),
     frozenset({"results"}),
     frozenset({"pool"}),

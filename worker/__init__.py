@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..core.companion import Companion
 from .exitcodes import ExitCode
 from .image import Image
+from .names import node_name
 from .options import WorkerOptions
 from .phases import TRANSITIONS, Event, Phase, next_phase
 
@@ -15,7 +16,9 @@ __all__ = [
     "Image",
     "Phase",
     "WorkerOptions",
+    "configure_logs",
     "next_phase",
+    "node_name",
     "run_worker",
     "systemd_herald",
 ]
@@ -26,6 +29,13 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), ima
     from .run import run_worker as run  # here, so that parsing a command line does not load the pool
 
     return run(options, companions, image)
+
+
+def configure_logs(options: WorkerOptions) -> None:
+    """Log as the command line says. Raises ConfigError."""
+    from ..core import logs
+
+    logs.configure(options.loglevel, format=options.log_format, colour=options.colour, logfile=options.logfile)
 
 
 def systemd_herald() -> Companion | None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, NoReturn
 
+from ..daemon import carried_over
+
 #: From one image to the next. Read and removed at once: no child and no task shall see it.
 VARIABLE: Final = "_QWORKER_LEGACY"
 #: A process is replaced so often within this time. What hangs again and again is no accident.
@@ -68,7 +70,7 @@ class Image:
         legacy = Legacy(os.getpid(), [*self._recent(now), now], signals, is_quiet, size, owner)
         os.chdir(self._folder)
         environment = {**self._environment, VARIABLE: json.dumps(asdict(legacy))}
-        os.execve(self._command[0], self._command, environment)
+        os.execve(self._command[0], self._command, carried_over(environment))
 
     def _recent(self, now: float) -> list[float]:
         return [at for at in self.legacy.replaced_at if now - WITHIN_S < at <= now]

@@ -36,7 +36,7 @@ def load(data: dict[str, Any]) -> Runtime:
     logs.set_process_name("Spawner")
     app = find_app(options.app, options.workdir)
     _apply(app, options)
-    secrets.learn(app.conf)
+    secrets.learn({name: app.conf[name] for name in app.conf})
     app.set_default()
     app.load_includes(options.include)
     app.conf.freeze()

@@ -1,4 +1,4 @@
-"""How master, spawner and children log: by the command line, and by what the application wants. Called by `run`, `loading`.
+"""How master, spawner and children log: by the command line, and as the application wants. Called by `run`, `loading`.
 
 Before the application is imported its wishes are not known: then the command line alone counts. The master never
 imports it, so its lines always go where the command line says.
@@ -48,7 +48,7 @@ def settle_logs(app: App, options: WorkerOptions) -> None:
             loglevel=level, logfile=options.logfile, format=conf.worker_log_format, colorize=conf.worker_log_color
         )
     else:
-        configure_logs(options, conf, hijack=conf.worker_hijack_root_logger)
+        configure_logs(options, {name: conf[name] for name in conf}, hijack=conf.worker_hijack_root_logger)
     if app.logging_hook is None and conf.worker_redirect_stdouts:
         redirect.redirect(logs.parse_level(conf.worker_redirect_stdouts_level))
         logging.captureWarnings(True)

@@ -93,14 +93,9 @@ class Master:
         self._legacy = image.legacy if image is not None else Legacy()
         self._made: Plan | None = None
         self._clock = clock
-<<<<<<< HEAD
         # The init of a container has every orphan for a child, an heir what the image before it has left.
         is_foster = os.getpid() == 1 or bool(self._legacy.replaced_at)
         self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, *([signal.SIGCHLD] if is_foster else [])])
-=======
-        self._is_init = os.getpid() == 1  # of a container: orphans become its children
-        self._pipe = SignalPipe([*SIGNAL_EVENTS, *_ON_SIGNAL, signal.SIGUSR2, *([signal.SIGCHLD] if self._is_init else [])])
->>>>>>> 8bd3844 (wip)
         self._events = remapped(SIGNAL_EVENTS, os.environ.get("REMAP_SIGTERM"))
         self._mailbox = Mailbox()
         self._notices: deque[Notice] = deque()
@@ -186,11 +181,10 @@ class Master:
             reap_strangers({spawner.pid for spawner in self._generations.all()})
             return
         logger.info("received %s", number.name)
+        act = _ON_SIGNAL.get(number)
         if number == signal.SIGUSR2:
             self._reopen_logs()
-            return
-        act = _ON_SIGNAL.get(number)
-        if act is None:
+        elif act is None:
             self._life.move(self._events[number])
         elif self._crew is None or (self._life.is_stopping and number != signal.SIGUSR1):
             logger.info("%s has no effect now: the worker is %s", number.name, self.phase.value)
@@ -202,7 +196,7 @@ class Master:
         logger.info("stacks of the master (pid %d):\n%s", os.getpid(), own_stacks())
         self._mailbox.post("stacks")
 
-    def _reopen_logs(self) -> None:
+    def _reopen_logs(self, _crew: Crew | None = None) -> None:
         """In every phase, and in all processes."""
         logs.reopen()
         for spawner in self._generations.all():
@@ -427,6 +421,7 @@ class Master:
 _ON_SIGNAL: Final[dict[signal.Signals, Callable[[Master, Crew], None]]] = {
     signal.SIGHUP: Master._reload,
     signal.SIGUSR1: Master._dump_stacks,
+    signal.SIGUSR2: Master._reopen_logs,
     signal.SIGTTIN: Master._grow,
     signal.SIGTTOU: Master._shrink,
 }

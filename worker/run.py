@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import resource
 import sys
@@ -11,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..core import secrets
+from ..core import log_events, logs, secrets
 from ..core.clock import SystemClock, follow_broker
 from ..core.companion import Companion
 from ..core.cpus import usable_cpus
@@ -48,6 +49,7 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), ima
     Raises ConfigError for what can be refused before the application is loaded.
     """
     configure_logs(options)
+    _warn_of_root()
     working_directory(options)
     _allow_descriptors()
     node = node_name(options.nodename)
@@ -68,6 +70,12 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), ima
 def _tell_of_heir(image: Image) -> None:
     often = f"{len(image.legacy.replaced_at)} of at most {MOST} times within {WITHIN_S / 60:g} minutes"
     logger.warning("this process was started anew because its consumer thread hung (%s)", often)
+
+
+def _warn_of_root() -> None:
+    if os.geteuid() == 0:
+        text = "this worker runs as root, and so does every task that anybody can put on its queues; give it --uid"
+        logs.event(logger, logging.WARNING, log_events.RUNS_AS_ROOT, text=text)
 
 
 def _allow_descriptors() -> None:

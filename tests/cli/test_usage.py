@@ -25,9 +25,9 @@ WORKER_OPTIONS = """
 --soft-shutdown-timeout --burst --max-memory-hard --recycle-jitter --log-format --http --reload
 """
 LATER = """
--D -S=x -E -B -s=x --scheduler=x
+-S=x -E -B -s=x --scheduler=x
 --http=:80 --reload
---pidfile=x --uid=x --gid=x --umask=7 --async-concurrency=5 --pool=threads --pool=solo
+--async-concurrency=5 --pool=threads --pool=solo
 """
 COMMANDS = ("worker", "demo", "call", "result", "queues", "purge", "dead", "report")
 

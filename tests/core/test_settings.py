@@ -12,7 +12,10 @@ from qworker.core.settings import Settings
 from qworker.core.settings_old_names import modern_name
 from qworker.core.settings_table import TABLE
 
-DIFFERENT_ON_PURPOSE = {"broker_url", "task_acks_late", "task_create_missing_queues", "timezone"}
+DIFFERENT_ON_PURPOSE = {
+    *("broker_url", "task_acks_late", "task_create_missing_queues", "timezone"),
+    "worker_hijack_root_logger",
+}
 
 
 def test_every_setting_of_celery_exists() -> None:
