@@ -237,6 +237,17 @@ def test_a_dead_owner_is_forgotten_with_its_last_message(open_redis: Open, behin
     assert behind.keys("qworker:held:*") == []
 
 
+def test_an_owner_that_claims_after_it_was_taken_for_dead_is_known_again(open_redis: Open, behind: redis.Redis) -> None:
+    late, living = open_redis("late/1"), open_redis("living/1")
+    living.publish(envelopes(1))
+    late.reserve(["hipri"], 0)
+    for record, forget in (("leases", behind.zrem), ("sessions", behind.hdel), ("owners", behind.srem)):
+        forget(f"qworker:{record}", "late/1")  # as `living` does when it finds it dead
+    assert len(late.reserve(["hipri"], 1)) == 1
+    assert set(behind.zrange("qworker:leases", 0, -1)) == set(behind.hkeys("qworker:sessions"))
+    assert behind.smembers("qworker:owners") == {b"late/1", b"living/1"}
+
+
 def test_crash_counts_of_messages_that_left_another_way_end_with_their_list(
     open_redis: Open, behind: redis.Redis
 ) -> None:

@@ -161,6 +161,7 @@ in_chunks('ZADD', INDEX, scores)
 in_chunks('HSET', UNACKED, entries)
 in_chunks('HSET', ODD, odd)
 renew(now_ms, session, lease_ms)
+if not current then call('SADD', OWNERS, OWNER) end -- it was taken for dead, or its record got lost
 
 -- 3. Take them from the lists.
 for at, count in pairs(taken) do
