@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # First of all the installed one: in a checkout that is named qworker, pytest would import the checkout under this name.
 import qworker  # noqa: F401
@@ -17,6 +18,10 @@ from support.reports import pytest_make_collect_report, pytest_runtest_makerepor
 from support.sqs_server import SqsServer
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
+
+# A machine that is busy with something else makes no example wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
