@@ -92,11 +92,14 @@ class Target:
             close_store_of(self._app)
 
     @contextmanager
-    def broker(self, app: App) -> Iterator[Transport]:
-        """A connection to the application's broker, closed at the end. Raises ConfigError or TransportError."""
+    def broker(self, app: App, queues: Sequence[str] = ()) -> Iterator[Transport]:
+        """A connection to the application's broker, closed at the end. Raises ConfigError or TransportError.
+
+        `queues` are those that it is about, if it warns of them.
+        """
         from ..transports import broker_options, open_transport
 
-        transport = open_transport(app.conf.broker_url, options=broker_options(app.conf))
+        transport = open_transport(app.conf.broker_url, options=broker_options(app.conf), queues=queues)
         try:
             transport.connect()
             yield transport

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from ..core.cpus import usable_cpus
-from ..core.errors import QWorkerError
+from ..core.errors import ConfigError, QWorkerError
 from ..core.memory_limit import memory_limit, mib
 from ..core.urls import redact
 from .common import Target, chosen_queues
@@ -18,6 +18,7 @@ from .options import names
 
 if TYPE_CHECKING:
     from ..tasks import App
+    from ..transports import Transport
 
 #: Something was found that a worker would suffer from.
 _FOUND: Final = 1
@@ -51,18 +52,41 @@ def _findings(target: Target, app: App, queues: tuple[str, ...]) -> Iterator[Fin
 
 
 def _about_broker(target: Target, app: App, queues: tuple[str, ...]) -> Iterator[Finding]:
-    shown = redact(app.conf.broker_url)
+    names = chosen_queues(app, queues)
     try:
-        with target.broker(app) as broker:
-            yield Finding(True, "broker", f"{shown} answers")
+        with target.broker(app, names) as broker:
+            found = [_look_at(broker, name) for name in names]
+            yield Finding(True, "broker", f"{redact(app.conf.broker_url)} answers")
+            yield from found
+            if not all(one.is_fine for one in found):
+                return  # the rest would say the same in other words
             for warning in broker.warnings():
                 yield Finding(False, "broker", warning)
-            for name, waiting in broker.depths(chosen_queues(app, queues)).items():
-                yield Finding(True, "queue", f"{name}, {waiting} waiting")
-            dead = len(broker.dead_letters(limit=1))
-            yield Finding(not dead, "dead letters", "none" if not dead else "there are some; see qworker dead list")
+            yield from _about_limits(app, broker.capabilities.max_claim_s)
+            yield _about_dead_letters(broker)
     except (QWorkerError, NotImplementedError) as error:
         yield Finding(False, "broker", str(error))
+
+
+def _look_at(broker: Transport, name: str) -> Finding:
+    try:
+        return Finding(True, "queue", f"{name}, {broker.depths([name])[name]} waiting")
+    except ConfigError as error:  # the broker has answered: there is no such queue
+        return Finding(False, "queue", str(error))
+
+
+def _about_limits(app: App, most_s: float | None) -> Iterator[Finding]:
+    longest_s = max([app.conf.task_time_limit or 0, *(task.time_limit or 0 for task in app.tasks.values())])
+    if most_s is not None and longest_s > most_s:
+        yield Finding(False, "time limit", f"{longest_s:g} s is above the {most_s:g} s that this broker can wait for")
+
+
+def _about_dead_letters(broker: Transport) -> Finding:
+    try:
+        dead = len(broker.dead_letters(limit=1))
+    except ConfigError as error:  # this broker has no store of its own, which its warnings have judged
+        return Finding(True, "dead letters", str(error))
+    return Finding(not dead, "dead letters", "none" if not dead else "there are some; see qworker dead list")
 
 
 def _about_results(app: App) -> Iterator[Finding]:

@@ -65,13 +65,15 @@ class Runtime:
     """What the spawner has built from the application and every child inherits.
 
     `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child. With
-    `weighs_children` each child reports its memory before it takes work.
+    `weighs_children` each child reports its memory before it takes work. `preload()` runs in the spawner, when the
+    master has been told of the application, and before the first child is forked.
     """
 
     executor: Executor
     config: dict[str, Any]
     start: Callable[[int, Hooks], None]
     weighs_children: bool = False
+    preload: Callable[[], None] = lambda: None
 
 
 class MasterGone(Exception):

@@ -60,6 +60,7 @@ def spawner_main(boot: Boot, requests: socket.socket, reports: socket.socket, pa
     runtime = _load(boot, reports)
     if runtime is None:
         return
+    runtime.preload()
     gc.collect()
     gc.freeze()
     _Spawner(runtime, requests, reports, table_fd, parent_pid).run()

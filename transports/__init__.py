@@ -16,7 +16,7 @@ from .base import (
     Transport,
 )
 from .options import broker_options, lease_option, tls_options
-from .registry import open_transport
+from .registry import open_transport, preload
 
 if TYPE_CHECKING:
     from .order import Order, Place, carry_out
@@ -50,6 +50,7 @@ __all__ = [
     "make_seal",
     "open_link",
     "open_transport",
+    "preload",
     "read_url",
     "refusal",
     "seal_of",

@@ -48,6 +48,14 @@ def open_transport(
     raise ConfigError(_refusal(url, scheme))
 
 
+def preload(url: str) -> None:
+    """Import what a producer for `url` takes long to import. Opens no connection, starts no thread, raises nothing."""
+    if scheme_of(url) == "sqs":
+        from .sqs_clients import preload_botocore
+
+        preload_botocore()
+
+
 def _refusal(url: str, scheme: str) -> str:
     shown = redact(url)
     if not scheme:

@@ -314,6 +314,7 @@ class SqsTransport:
 
     def warnings(self) -> list[str]:
         """What becomes of bad messages, where nothing says it."""
+        _need_botocore()
         return [] if self._dead_letter_queue else self._looks.warnings(self._names)
 
     # ---- the end ----

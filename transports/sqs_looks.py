@@ -109,7 +109,7 @@ class Looks:
         """What becomes of bad messages on queues without a redrive policy."""
         found = []
         for name in names:
-            traits = self._directory.find(name).traits
+            traits = self._directory.traits(self._directory.find(name))
             if not traits.max_receives:
                 found.append(
                     f"the queue {name!r} has no redrive policy, and no dead_letter_queue is set: bad messages are "

@@ -24,6 +24,7 @@ MAINTAIN_S: Final = 5.0
 #: The share of a lease during which it is certain on this side as well.
 CERTAIN_SHARE: Final = 0.8
 _FIRST_WAIT_S: Final = 0.5
+_ASK_AGAIN_S: Final = 0.02
 _LONGEST_WAIT_S: Final = 15.0
 #: A connection that breaks sooner has never really worked: the next one is not made at once, but ever later.
 _WORKED_S: Final = 10.0
@@ -45,6 +46,7 @@ class Link:
         horizon: Callable[[float], None],
         broker_base: Callable[[float], None] = lambda base: None,
         purge: bool = False,
+        is_prepared: Callable[[], bool] = lambda: True,
     ) -> None:
         self.transport = transport
         self._queues = list(queues)
@@ -56,6 +58,7 @@ class Link:
         self._tell_base = broker_base
         self._base: float | None = None
         self._purge = purge
+        self._is_prepared = is_prepared
         self._certain_until = 0.0
         self._maintain_every_s = min(MAINTAIN_S, lease_s / 6)
         self._max_attempts = max_attempts
@@ -76,9 +79,12 @@ class Link:
     def connect_if_due(self, now: float) -> bool:
         """Try to connect when it is time; True when the link has just come up.
 
-        Raises TransportError when that was the last attempt.
+        Raises TransportError when that was the last attempt. Before the first one everything else has to be prepared.
         """
         if self.is_up or now < self._try_at:
+            return False
+        if not self._is_prepared():
+            self._try_at = now + _ASK_AGAIN_S
             return False
         try:
             self.transport.connect()

@@ -17,6 +17,7 @@ from ..core import logs, secrets
 from ..core.errors import ConfigError
 from ..pool import Runtime
 from ..tasks import App, Hooks, TaskExecutor, find_app
+from ..transports import preload
 from .logging_setup import configure_logs, settle_logs
 from .options import WorkerOptions
 
@@ -49,7 +50,13 @@ def load(data: dict[str, Any]) -> Runtime:
         )
     executor = TaskExecutor(app, node)
     has_memory_limit = bool(app.conf.worker_max_memory_per_child or app.conf.worker_max_memory_hard)
-    return Runtime(executor, _describe(app, options), _starter(executor), has_memory_limit)
+    return Runtime(executor, _describe(app, options), _starter(executor), has_memory_limit, _preloader(app))
+
+
+def _preloader(app: App) -> Callable[[], None]:
+    """What a producer needs from libraries that are slow to import: children share it instead of importing it each."""
+    url = app.conf.broker_url
+    return lambda: preload(url)
 
 
 def _apply(app: App, options: WorkerOptions) -> None:

@@ -36,6 +36,7 @@ from .mailbox import Mailbox
 from .master import Master, Plan
 from .names import node_name, owner_name
 from .options import WorkerOptions
+from .preparation import Preparation
 from .settler import Settler
 
 logger = logging.getLogger("qworker.worker")
@@ -112,8 +113,6 @@ class _Builder:
         self._settle(broker)
         _check_limits(conf["task_time_limit"], config["longest_limit"], transport.capabilities.max_claim_s)
         store = open_result_store(conf["result_backend"], settings=_patient(conf, lease_s))
-        if store is not None:
-            store.prepare()
         link = Link(
             transport,
             config["queues"],
@@ -125,6 +124,7 @@ class _Builder:
             horizon=table.set_lease,
             broker_base=table.set_broker_base,
             purge=self._options.purge,
+            is_prepared=Preparation(store).is_done,
         )
         pace = Pace(
             conf["worker_prefetch_multiplier"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from .conftest import Qworker
 from support import RedisServer
+from support.sqs_server import SqsServer
 
 
 def complaints(out: str) -> list[str]:
@@ -46,3 +48,28 @@ def test_everything_that_is_out_of_reach_is_told_without_its_password(qworker: Q
 
 def test_an_application_that_cannot_be_imported_is_the_import_error_itself(qworker: Qworker, shop: Path) -> None:
     assert qworker("-A", "nothing_here", "doctor").code == 3
+
+
+def test_sqs_is_looked_at_queue_by_queue(qworker: Qworker, shop: Path, sqs: SqsServer) -> None:
+    for name in ("celery", "dead"):
+        sqs.queue(name)
+    ended = qworker("-A", "cli_shop", "-b", sqs.url, "doctor")
+    assert ended.code == 1
+    assert [line.partition(":")[0] for line in complaints(ended.out)] == ["queue"]
+    assert "there is no SQS queue 'hipri'" in ended.out
+    assert "queue: celery, 0 waiting" in ended.out
+    sqs.queue("hipri", RedrivePolicy=json.dumps({"deadLetterTargetArn": sqs.arn("dead"), "maxReceiveCount": 5}))
+    (complaint,) = complaints(qworker("-A", "cli_shop", "-b", sqs.url, "doctor").out)
+    assert "the queue 'celery' has no redrive policy" in complaint
+    assert qworker("-A", "cli_shop", "-b", sqs.url, "doctor", "-Q", "hipri").code == 0
+
+
+def test_a_time_limit_that_sqs_cannot_wait_for_is_named(qworker: Qworker, shop: Path, sqs: SqsServer) -> None:
+    sqs.queue("hipri")
+    (shop / "cli_long.py").write_text(
+        f"from qworker import App\napp = App('cli_long', broker={sqs.url!r})\n"
+        "app.conf.broker_transport_options = {'dead_letter_queue': 'hipri'}\n"
+        "@app.task(queue='hipri', time_limit=50000)\ndef long():\n    pass\n"
+    )
+    (complaint,) = complaints(qworker("-A", "cli_long", "doctor", "-Q", "hipri").out)
+    assert "50000 s is above the 43200 s" in complaint

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from support import Shop, wait_until
@@ -68,3 +69,23 @@ def test_a_table_that_is_away_loses_neither_tasks_nor_claims(shop_on: ShopOn, br
         assert time.monotonic() - began < 5
         assert len(shop.ran()) == 4
         assert shop.dead() == []
+
+
+def test_a_table_that_hangs_keeps_no_start_from_being_called_off(shop_on: ShopOn, broker: str) -> None:
+    with MotoServer() as server:
+        server.freeze()
+        worker = shop_on(broker, url(server)).worker(ready=False)
+        worker.wait_log("qworker 0")
+        wait_until(lambda: server_is_asked(server), "the worker waits for the table")
+        assert worker.stop() == 0
+        assert "starting nevertheless" not in worker.log, "it has ended before the look at the table did"
+        server.thaw()
+
+
+def server_is_asked(server: MotoServer) -> bool:
+    """Whether somebody is connected to it."""
+    return any(
+        one.laddr.port == int(server.place.rpartition(":")[2]) and one.status == psutil.CONN_ESTABLISHED
+        for one in psutil.net_connections("tcp")
+        if one.laddr
+    )

@@ -243,3 +243,14 @@ def test_a_worker_that_stood_still_loses_its_claims_and_acks_nothing(sqs_shop: S
     assert result.get(timeout=10) == "open"
     wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "it is deleted", 5.0)
     assert frozen.stop() == other.stop() == 0
+
+
+def test_children_share_what_publishing_needs_instead_of_importing_it_each(sqs_shop: Shop, sqs: SqsServer) -> None:
+    sqs_shop.write(
+        (sqs_shop.folder / "shop.py").read_text()
+        + "\n@app.task(queue='hipri')\ndef has_imported():\n"
+        + "    import sys\n    return 'botocore.client' in sys.modules\n"
+    )
+    sqs_shop.app = sqs_shop._import()
+    sqs_shop.worker()
+    assert sqs_shop.task("has_imported").delay().get(timeout=10) is True
