@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ..core.clock import follow_broker
 from ..signals import keep_offering, spare_forks
-from ..tasks import Action, Hooks, Outcome
+from ..tasks import Action, Hooks, Outcome, meter
 from .slots import SlotTable
 from .titles import set_title
 from .weight import own_weight_kib
@@ -132,6 +132,7 @@ class _Child:
         receive, send, unpack = self._work.recv_into, self._talk.sendall, PACKET.unpack_from
         waiting = select.poll()
         waiting.register(self._work, select.POLLIN)
+        note = meter.note
         while True:
             try:
                 length = receive(buffer, 0, socket.MSG_DONTWAIT)
@@ -151,7 +152,9 @@ class _Child:
             outcome = self._one(seq, raw, queue, crashes, started)
             if os.getpid() != self._pid:  # the task forked and its copy came back: it is no child of ours
                 os._exit(0)
-            outcome.busy_s = time.monotonic() - started
+            ended = time.monotonic()
+            outcome.busy_s = ended - started
+            note(outcome, ended)
             send(pack_outcome(seq, outcome))
 
     def send_state(self, task_id: str, meta: bytes) -> None:

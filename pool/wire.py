@@ -9,8 +9,9 @@ Work packets (master → child, SOCK_SEQPACKET, one message each):
 Talk records, child → master (SOCK_STREAM): length u32 · kind u8 · seq u64 · payload (length counts the payload only).
 Talk records, master → child: the same shape with other kinds.
 
-DONE payload: action u8 · flags u8 · busy f64 (seconds) · id length u16 · meta length u32 · extra length u32 · id ·
-meta · extra. `extra` is JSON and rare: successors, dead-letter reason, due time.
+DONE payload: action u8 · flags u8 · ending u8 · busy f64 (seconds) · wait f32 · processor time f32 · peak u32 (KiB) ·
+name length u16 · id length u16 · meta length u32 · extra length u32 · task name · id · meta · extra. `extra` is JSON
+and rare: successors, dead-letter reason, due time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..transports import Envelope
 
 PACKET: Final = struct.Struct("<BQHH")
 RECORD: Final = struct.Struct("<IBQ")
-DONE: Final = struct.Struct("<BBdHII")
+DONE: Final = struct.Struct("<BBBdffIHHII")
 _LIMITS: Final = struct.Struct("<dd??")
 
 #: Above this an envelope is announced instead of sent: a few packets must fit the socket's default buffer (208 KiB on
@@ -98,19 +99,50 @@ def pack_outcome(seq: int, outcome: Outcome) -> bytes:
     flags = (0 if meta is None else _HAS_RESULT) | (_IS_SUCCESS if outcome.is_success else 0)
     extra = _pack_extra(outcome) if _is_rare(outcome) else b""
     body = meta or b""
-    head = DONE.pack(outcome.action, flags, outcome.busy_s, len(task_id), len(body), len(extra))
-    length = len(head) + len(task_id) + len(body) + len(extra)
-    return b"".join((RECORD.pack(length, _DONE, seq), head, task_id, body, extra))
+    task = outcome.task
+    head = DONE.pack(
+        outcome.action,
+        flags,
+        outcome.ending,
+        outcome.busy_s,
+        outcome.wait_s,
+        outcome.cpu_s,
+        outcome.peak_kib,
+        len(task),
+        len(task_id),
+        len(body),
+        len(extra),
+    )
+    length = len(head) + len(task) + len(task_id) + len(body) + len(extra)
+    return b"".join((RECORD.pack(length, _DONE, seq), head, task, task_id, body, extra))
 
 
 def unpack_outcome(payload: memoryview | bytes) -> Outcome:
     """Read a DONE payload."""
-    action, flags, busy_s, id_length, meta_length, extra_length = DONE.unpack_from(payload)
-    start = DONE.size
+    (
+        action,
+        flags,
+        ending,
+        busy_s,
+        wait_s,
+        cpu_s,
+        peak_kib,
+        name_length,
+        id_length,
+        meta_length,
+        extra_length,
+    ) = DONE.unpack_from(payload)
+    start = DONE.size + name_length
+    task = bytes(payload[DONE.size : start])
     task_id = str(payload[start : start + id_length], "utf-8", "surrogatepass")
     start += id_length
     meta = bytes(payload[start : start + meta_length]) if flags & _HAS_RESULT else None
     outcome = Outcome(_ACTIONS[action], task_id, meta, bool(flags & _IS_SUCCESS), busy_s)
+    outcome.ending = ending
+    outcome.task = task
+    outcome.wait_s = wait_s
+    outcome.cpu_s = cpu_s
+    outcome.peak_kib = peak_kib
     if extra_length:
         start += meta_length
         _unpack_extra(outcome, bytes(payload[start : start + extra_length]))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .task import Task as Task
     from .typed_json import EncodeError as EncodeError
     from .typed_json import loads as loads
+    from .usage import meter as meter
 
 _PLACES: Final = {
     "Action": "outcome",
@@ -56,6 +57,7 @@ _PLACES: Final = {
     "identify": "codec",
     "loads": "typed_json",
     "lost_outcome": "lost",
+    "meter": "usage",
     "parse_datetime": "moments",
     "running_context": "context",
     "shared_task": "current",

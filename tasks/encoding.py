@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from . import compression as compressions
 from . import serializers, typed_json
 from .base64_text import to_base64
-from .ids import new_id
+from .ids import dated_id, new_id
 from .message import Message
 from .moments import to_iso
 from .reprs import short_repr
@@ -65,11 +65,13 @@ def encode_task(
     serializer: str = "json",
     compression: str | None = None,
     delivery_tag: str | None = None,
+    published: float | None = None,
 ) -> bytes:
     """Return the envelope of one protocol 2 task message.
 
     `eta` and `expires` are ISO 8601 text; `expiration_ms` repeats the latter as the milliseconds left. `headers` are
-    added behind the standard ones, `properties` behind `reply_to`. Raises EncodeError for arguments that `serializer`
+    added behind the standard ones, `properties` behind `reply_to`. The `delivery_tag` tells when the message was
+    `published` (seconds since the epoch), if that is given. Raises EncodeError for arguments that `serializer`
     cannot express, ConfigError for an unknown serializer or compression.
     """
     kwargs = kwargs or {}
@@ -101,8 +103,12 @@ def encode_task(
         f'{_members(properties) if properties else ""}, "delivery_mode": 2, '
         f"{'' if expiration_ms is None else _expiration(expiration_ms)}"
         f'"delivery_info": {{"exchange": "", "routing_key": {quote(queue)}}}, "priority": {priority}, '
-        f'"body_encoding": "base64", "delivery_tag": "{delivery_tag or new_id()}"}}}}'
+        f'"body_encoding": "base64", "delivery_tag": "{delivery_tag or _tag(published)}"}}}}'
     ).encode()
+
+
+def _tag(published: float | None) -> str:
+    return new_id() if published is None else dated_id(published)
 
 
 def default_origin() -> str:
@@ -187,7 +193,7 @@ def encode_retry(
         "delivery_info": {"exchange": "", "routing_key": queue or message.queue},
         "priority": message.priority if priority is None else priority,
         "body_encoding": "base64",
-        "delivery_tag": delivery_tag or new_id(),
+        "delivery_tag": delivery_tag or dated_id(now),
     }
     return typed_json.dumps(envelope).encode()
 

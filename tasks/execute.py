@@ -22,6 +22,7 @@ from ..core.errors import (
     Retry,
     WorkerShutdown,
 )
+from ..core.tally import Ending
 from . import context as contexts
 from .codec import decode, identify
 from .context import NO_CHECKPOINT, Context
@@ -39,9 +40,11 @@ from .outcome_meta import (
 )
 from .reprs import short_repr
 from .retrying import plan_of
+from .run_log import say, say_end, seconds
 from .serializers import accepted_types
 from .successors import UNSUPPORTED_CANVAS, after_failure, after_success, next_attempt, resumed, unsupported
 from .tracebacks import text_of
+from .usage import meter
 
 if TYPE_CHECKING:
     from .app import App
@@ -53,6 +56,8 @@ UNKNOWN_TASK: Final = "unknown_task"
 INTERNAL_ERROR: Final = "internal_error"
 REJECTED: Final = "rejected"
 REQUEUE_PAUSE_S: Final = 0.1
+#: Names of registered tasks, as outcomes carry them.
+_labels: Final[dict[str, bytes]] = {}
 FAILED: Final = "failed"  # acks_on_failure_or_timeout=False: the message of a failed run is kept
 
 
@@ -77,6 +82,7 @@ class TaskExecutor:
     def start(self, hooks: Hooks) -> None:
         """Call this first in each child: states of running tasks and orders to them then find their way."""
         self.pid = os.getpid()
+        meter.begin()
 
         def send_state(task_id: str, _state: str, meta: bytes) -> None:
             with interrupts.shield():  # half a record would make the rest of the channel unreadable
@@ -120,11 +126,11 @@ class TaskExecutor:
         now = wall_time()
         message = run.message
         if message.expires is not None and now > message.expires:
-            _say(logging.INFO, "task-revoked", run, "has expired and is not run", expired=True)
+            say(logging.INFO, "task-revoked", run, "has expired and is not run", expired=True)
             meta = revoked_meta(message.id, "expired", run.fields()) if run.stores else None
-            return Outcome(Action.ACK, message.id, meta)
+            return Outcome(Action.ACK, message.id, meta, ending=Ending.EXPIRED, task=message.task.encode())
         if message.eta is not None and message.eta > now:
-            _say(logging.DEBUG, "task-parked", run, f"waits on the broker for {message.eta - now:.1f}s")
+            say(logging.DEBUG, "task-parked", run, f"waits on the broker for {message.eta - now:.1f}s")
             return Outcome(Action.PARK, message.id, due=message.eta)
         return None
 
@@ -143,7 +149,9 @@ class TaskExecutor:
         if error.task_id and self.stores_results:
             meta = failure_meta(error.task_id, stored or error)
         details = {"error": str(error), "task": error.task, "id": error.task_id}
-        return Outcome(Action.REJECT, error.task_id or "", meta, reason=error.reason, details=details)
+        return Outcome(
+            Action.REJECT, error.task_id or "", meta, reason=error.reason, details=details, ending=Ending.REFUSED
+        )
 
 
 class Run:
@@ -160,6 +168,8 @@ class Run:
         self.hard_s = task.time_limit if hard is None else hard
         self.soft_s = task.soft_time_limit if soft is None else soft
         self.acks_on_timeout = not task.acks_late or task.acks_on_timeout
+        self.started = 0.0  # when `run` began, on the monotonic clock
+        self.wait_s = meter.waited(message)
         self._executor = executor
         self._context = Context.for_message(message, hostname=executor.node, queue=queue, redelivered=crashes > 0)
         ignored = message.headers.get("ignore_result")
@@ -168,9 +178,16 @@ class Run:
 
     def run(self) -> Outcome:
         """Run the task. Every exception that a task may raise has become part of the outcome."""
+        outcome = self._run()
+        name = self.message.task
+        outcome.task = _labels.get(name) or _labels.setdefault(name, name.encode("utf-8", "surrogatepass"))
+        outcome.wait_s = self.wait_s
+        return outcome
+
+    def _run(self) -> Outcome:
         task, context = self.task, self._context
-        _say(logging.INFO, "task-received", self, "received")
-        started = time.monotonic()
+        say(logging.INFO, "task-received", self, "received")
+        self.started = started = time.monotonic()
         entered = contexts.enter(task, context)
         try:
             try:
@@ -195,8 +212,8 @@ class Run:
         once is different: such a message runs again only because its task says so.
         """
         if isinstance(asked, Ignore):
-            _say(logging.INFO, "task-ignored", self, "ignored")
-            return Outcome(Action.ACK, self.message.id)
+            say_end(logging.INFO, "task-ignored", self, "ignored")
+            return Outcome(Action.ACK, self.message.id, ending=Ending.IGNORED)
         if isinstance(asked, Reject):
             return self._rejected(asked)
         if isinstance(asked, Retry):
@@ -215,7 +232,7 @@ class Run:
             logger.exception("the failure of %s[%s] cannot be described", self.message.task, self.message.id)
             stand_in = RuntimeError(f"a {type(error).__name__} that cannot be described: {type(second).__name__}")
             meta = failure_meta(self.message.id, stand_in) if self.stores else None
-            return Outcome(Action.ACK, self.message.id, meta)
+            return Outcome(Action.ACK, self.message.id, meta, ending=Ending.FAILED)
 
     def fields(self) -> Any:
         """What the stored meta says besides state and result."""
@@ -244,27 +261,26 @@ class Run:
         """
         message = self.message
         if self.ack_first:
-            _say(logging.WARNING, "task-cut", self, "was cut by the stop and is not run again (acks_late=False)")
+            say(logging.WARNING, "task-cut", self, "was cut by the stop and is not run again (acks_late=False)")
             meta = failure_meta(message.id, shutdown, None, self.fields()) if self.stores else None
-            return Outcome(Action.ACK, message.id, meta)
+            return Outcome(Action.ACK, message.id, meta, ending=Ending.CUT)
         state = self._context.saved_checkpoint
         if state is NO_CHECKPOINT:
-            return Outcome(Action.REQUEUE, message.id)
-        _say(logging.INFO, "task-checkpointed", self, "goes back to its queue with its checkpoint")
-        return Outcome(Action.ACK, message.id, successors=[resumed(message, state, self._executor.app, self._context)])
+            return Outcome(Action.REQUEUE, message.id, ending=Ending.CUT)
+        say(logging.INFO, "task-checkpointed", self, "goes back to its queue with its checkpoint")
+        successors = [resumed(message, state, self._executor.app, self._context)]
+        return Outcome(Action.ACK, message.id, successors=successors, ending=Ending.CUT)
 
     def _succeeded(self, value: Any, runtime_s: float) -> Outcome:
         message = self.message
-        outcome = Outcome(Action.ACK, message.id, is_success=True)
+        outcome = Outcome(Action.ACK, message.id, is_success=True, ending=Ending.SUCCEEDED)
         if message.embed:
             outcome.successors = after_success(message, value, self._executor.app, self._context)
         if self.stores:
             outcome.meta = success_meta(message.id, value, self.fields())
         if logger.isEnabledFor(logging.INFO):
-            shown = short_repr(value)
-            _say(
-                logging.INFO, "task-succeeded", self, f"succeeded in {_seconds(runtime_s)}s: {shown}", runtime=runtime_s
-            )
+            text = f"succeeded in {seconds(runtime_s)}s: {short_repr(value)}"
+            say_end(logging.INFO, "task-succeeded", self, text, runtime=runtime_s)
         if self.task.handlers:
             self._tell("on_success", value, message.id, message.args, message.kwargs)
             self._tell("after_return", "SUCCESS", value, message.id, message.args, message.kwargs, None)
@@ -278,14 +294,13 @@ class Run:
             return self._failed(error)
         cause = retry.exc or retry
         traceback = text_of(cause)
-        outcome = Outcome(
-            Action.ACK, message.id, successors=[next_attempt(message, plan, self._executor.app, self._context)]
-        )
+        successors = [next_attempt(message, plan, self._executor.app, self._context)]
+        outcome = Outcome(Action.ACK, message.id, successors=successors, ending=Ending.RETRIED)
         if self.stores:
             outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
         wait_s = max(0.0, plan.due - wall_time())
         why = f": {short_repr(retry.exc)}" if retry.exc is not None else ""
-        _say(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
+        say_end(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
         if task.handlers:
             self._tell("on_retry", cause, message.id, message.args, message.kwargs, traceback)
             self._tell("after_return", "RETRY", cause, message.id, message.args, message.kwargs, traceback)
@@ -294,13 +309,13 @@ class Run:
     def _rejected(self, reject: Reject) -> Outcome:
         message = self.message
         if reject.requeue:
-            _say(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
+            say_end(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
             # By way of the delayed set to the back of its queue; the pause keeps it from running in circles.
-            return Outcome(Action.PARK, message.id, due=wall_time() + REQUEUE_PAUSE_S)
-        _say(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
+            return Outcome(Action.PARK, message.id, due=wall_time() + REQUEUE_PAUSE_S, ending=Ending.REQUEUED)
+        say_end(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
         meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
         details = {"error": short_repr(reject.reason), "task": message.task, "id": message.id}
-        return Outcome(Action.REJECT, message.id, meta, reason=REJECTED, details=details)
+        return Outcome(Action.REJECT, message.id, meta, reason=REJECTED, details=details, ending=Ending.REJECTED)
 
     def _failed(self, error: BaseException) -> Outcome:
         message, task = self.message, self.task
@@ -308,10 +323,9 @@ class Run:
         is_expected = bool(task.throws) and isinstance(error, task.throws)
         verb = "raised expected" if is_expected else "raised unexpected"
         trouble = "" if is_expected else "\n" + traceback.rstrip("\n")
-        _say(
-            logging.INFO if is_expected else logging.ERROR, "task-failed", self, f"{verb}: {short_repr(error)}{trouble}"
-        )
-        outcome = Outcome(Action.ACK, message.id)
+        level = logging.INFO if is_expected else logging.ERROR
+        say_end(level, "task-failed", self, f"{verb}: {short_repr(error)}", trouble)
+        outcome = Outcome(Action.ACK, message.id, ending=Ending.FAILED)
         if self.stores or (self._executor.stores_results and task.store_errors_even_if_ignored):
             outcome.meta = failure_meta(message.id, error, traceback, self.fields())
         if message.embed:
@@ -339,17 +353,3 @@ class Run:
             getattr(self.task, handler)(*about)
         except Exception:  # user code, after the outcome is decided
             logger.exception("%s of %s has failed", handler, self.message.task)
-
-
-def _say(level: int, name: str, run: Run, text: str, **pairs: Any) -> None:
-    """Log one event of a task's life, in Celery's shape: `Task name[id] succeeded in 0.01s: 4`."""
-    if logger.isEnabledFor(level):
-        message = run.message
-        line = f"Task {message.task}[{message.id}] {text}"
-        logs.event(logger, level, name, text=line, task=message.task, id=message.id, **pairs)
-
-
-def _seconds(value: float) -> str:
-    return (
-        f"{value:.2f}" if value >= 1 else f"{value:.4f}".rstrip("0").rstrip(".") if value >= 0.001 else f"{value:.6f}"
-    )

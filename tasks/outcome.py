@@ -8,6 +8,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from ..core.tally import Ending
 from ..transports import Envelope
 
 
@@ -32,6 +33,9 @@ class Outcome:
     outcome. `successors` are published in the same step as the ack; `due` (epoch seconds) goes with PARK; `reason`
     and `details` with REJECT. `others` are results to store for other tasks (the rest of a chain that has failed):
     task id and meta.
+
+    For the accounts: `ending`; the task's name, empty if no task was run; how long the message had waited (-1: it does
+    not say); what the run has used (`usage.py`).
     """
 
     action: Action = Action.ACK
@@ -44,3 +48,8 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     due: float | None = None
     others: Sequence[tuple[str, bytes]] = ()
+    ending: int = Ending.NONE
+    task: bytes = b""
+    wait_s: float = -1.0
+    cpu_s: float = 0.0
+    peak_kib: int = 0

@@ -154,6 +154,7 @@ def prepare(
         kwargsrepr=kwargsrepr,
         serializer=serializer or conf.task_serializer,
         compression=compression or conf.task_compression,
+        published=now,
     )
     envelope = Envelope(queue, raw, priority, due, task_id=task_id, unique=needs_lock)
     return Prepared(task_id, envelope, retry, retry_policy)

@@ -20,6 +20,7 @@ from .registry import open_transport, preload
 
 if TYPE_CHECKING:
     from .order import Order, Place, carry_out
+    from .published import published_at, published_in
     from .redis_link import Command, Link
     from .redis_refusals import is_wrong_server, refusal
     from .redis_sentinel import open_link
@@ -51,6 +52,8 @@ __all__ = [
     "open_link",
     "open_transport",
     "preload",
+    "published_at",
+    "published_in",
     "read_url",
     "refusal",
     "seal_of",
@@ -68,6 +71,8 @@ _LAZY = {
     "Place": "order",
     "carry_out": "order",
     "make_seal": "unique",
+    "published_at": "published",
+    "published_in": "published",
     "seal_of": "unique",
     "task_id_in": "unique",
     "is_wrong_server": "redis_refusals",

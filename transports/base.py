@@ -39,16 +39,18 @@ class Delivery:
     """One receipt of a message by this worker. Hot path: a plain slots class, made once per message.
 
     `tag` is the receipt handle (unique among what is in flight), `queue` the queue's name, `raw` the envelope's
-    original bytes, `crashes` how many children have died with this message so far.
+    original bytes, `crashes` how many children have died with this message so far. `sent_at`: when it was put on the
+    queue (seconds since the epoch), where the broker knows, else 0.
     """
 
-    __slots__ = ("crashes", "queue", "raw", "tag")
+    __slots__ = ("crashes", "queue", "raw", "sent_at", "tag")
 
-    def __init__(self, tag: str, queue: str, raw: bytes, crashes: int = 0) -> None:
+    def __init__(self, tag: str, queue: str, raw: bytes, crashes: int = 0, sent_at: float = 0.0) -> None:
         self.tag = tag
         self.queue = queue
         self.raw = raw
         self.crashes = crashes
+        self.sent_at = sent_at
 
     def __repr__(self) -> str:
         return f"Delivery(tag={self.tag!r}, queue={self.queue!r}, bytes={len(self.raw)}, crashes={self.crashes})"

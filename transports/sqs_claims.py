@@ -54,7 +54,7 @@ class Claim:
 
     def delivery(self) -> Delivery:
         """As the worker sees it."""
-        return Delivery(self.tag, self.queue.name, self.received.raw, self.crashes)
+        return Delivery(self.tag, self.queue.name, self.received.raw, self.crashes, self.received.sent_at)
 
 
 class Claims:

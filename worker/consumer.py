@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, TransportError
+from ..core.tally import Tally
 from ..pool import Channel, Pace, SlotTable
 from ..tasks import identify
 from .dispatcher import Dispatcher, Seat
@@ -75,6 +76,7 @@ class Consumer:
         burst: bool = False,
         quota: Callable[[], int | None] = lambda: None,
         deaf_timeout_s: float = 30.0,
+        tally: Tally | None = None,
     ) -> None:
         self._link = link
         self._ledger = ledger
@@ -98,6 +100,7 @@ class Consumer:
             self._on_boot_failed,
             self._enforcer.started,
             final_tasks,
+            tally,
         )
         self._hearing = Hearing(lambda: not link.is_dry(), deaf_timeout_s)
         self._deaf_timeout_s = deaf_timeout_s
@@ -411,14 +414,14 @@ class Consumer:
         """A child has been asked for."""
         self._selector.register(channel.fileno(), selectors.EVENT_READ, self._dispatcher.add(channel))
 
-    def _obey_died(self, serial: int, death: Death) -> None:
-        """A child has been reaped."""
+    def _obey_died(self, serial: int, death: Death, why: str = "") -> None:
+        """A child has been reaped. `why` another one replaces it."""
         seat = self._dispatcher.seats.get(serial)
         if seat is None:  # told twice
             return
         if not seat.is_deaf:
             self._selector.unregister(seat.channel.fileno())
-        self._outcomes.bury(seat, death)
+        self._outcomes.bury(seat, death, why)
 
     def _obey_size(self, size: int) -> None:
         """So many children may work at once, however many there are while some are being replaced."""

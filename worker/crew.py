@@ -66,7 +66,7 @@ class Slot:
     """One place in the pool and the child in it (pid 0: asked for, not yet born).
 
     `is_spent`: it has done, or taken, as much as it may; `is_leaving`: another child is to take its part; `is_told`:
-    the consumer has been told to let it go.
+    the consumer has been told to let it go. `why`: for what another one replaces it (max_tasks, max_memory, reload).
     """
 
     index: int
@@ -77,6 +77,7 @@ class Slot:
     is_spent: bool = False
     is_leaving: bool = False
     is_told: bool = False
+    why: str = ""
 
 
 class Crew:
@@ -193,8 +194,8 @@ class Crew:
         if slot is None or slot.spawner is self._source:
             self.boot_trouble = trouble
 
-    def replace(self, serial: int) -> bool:
-        """This child is spent (too many tasks, too much memory): it leaves once another one is ready.
+    def replace(self, serial: int, why: str) -> bool:
+        """This child is spent (`max_tasks`, `max_memory`): it leaves once another one is ready.
 
         False when that is known already.
         """
@@ -202,6 +203,7 @@ class Crew:
         if slot is None or slot.is_leaving or slot.is_spent:
             return False
         slot.is_spent = True
+        slot.why = why
         return True
 
     def died(self, index: int, pid: int, death: Death) -> None:
@@ -213,14 +215,14 @@ class Crew:
         if slot.spawner is self._source and not slot.is_ready and not slot.is_leaving:
             self._boot_deaths += 1
             self.boot_trouble = self.boot_trouble or f"child {index + 1} died of {death.cause()} before it was ready"
-        self._mailbox.post("died", serial=slot.serial, death=death)
+        self._mailbox.post("died", serial=slot.serial, death=death, why=slot.why)
 
     def orphaned(self, spawner: Spawner, *, is_first: bool) -> None:
         """A spawner has died and its children with it. Once is an accident; after that a task may have done it."""
         death = Death(None, is_ours=is_first, why="the death of the spawner, which took its children along")
         for slot in [slot for slot in self._slots.values() if slot.spawner is spawner]:
             _kill_group(slot.pid)
-            self._mailbox.post("died", serial=slot.serial, death=death)
+            self._mailbox.post("died", serial=slot.serial, death=death, why="spawner_lost")
             del self._slots[slot.index]
 
     def tell_again(self) -> None:
@@ -265,6 +267,7 @@ class Crew:
         """A new generation is to take over: everybody leaves, each when one of the new ones is ready."""
         for slot in self._slots.values():
             slot.is_leaving = True
+            slot.why = slot.why or "reload"
 
     def roll_back(self, spawner: Spawner) -> None:
         """Only children of `spawner` are to stay, as far as they have not been told to leave; all others go now."""
@@ -273,6 +276,7 @@ class Crew:
             if slot.spawner is spawner:
                 slot.is_leaving = slot.is_told
             elif not slot.is_told:
+                slot.why = slot.why or "reload"
                 self._retire(slot)
 
     def forget_unborn(self, serial: int) -> None:

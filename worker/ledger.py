@@ -27,12 +27,14 @@ class Entry:
 
     `acked` means that the broker has settled it already (at-most-once tasks are acked when they start);
     `is_acking` that this has been asked of it; `fenced` that the broker gave it to somebody else: whatever it still
-    does here counts for nothing. `checkpoint` is what replaces it if its run is cut: priority and envelope.
+    does here counts for nothing. `checkpoint` is what replaces it if its run is cut: priority and envelope. `came_at`:
+    when it was received, on the monotonic clock.
     """
 
-    __slots__ = ("acked", "channel", "checkpoint", "delivery", "fenced", "is_acking", "seq", "state")
+    __slots__ = ("acked", "came_at", "channel", "checkpoint", "delivery", "fenced", "is_acking", "seq", "state")
 
-    def __init__(self, seq: int, delivery: Delivery) -> None:
+    def __init__(self, seq: int, delivery: Delivery, came_at: float) -> None:
+        self.came_at = came_at
         self.seq = seq
         self.delivery = delivery
         self.state = State.HELD
@@ -61,10 +63,10 @@ class Ledger:
         """How many wait in the buffer."""
         return len(self._buffer)
 
-    def receive(self, deliveries: Iterable[Delivery]) -> None:
-        """Enter what was just reserved, at the end of the buffer; what has crashed before, among the suspects."""
+    def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
+        """Enter what was reserved just now, at the end of the buffer; what has crashed before, among the suspects."""
         for delivery in deliveries:
-            entry = Entry(next(self._numbers), delivery)
+            entry = Entry(next(self._numbers), delivery, now)
             self._entries[entry.seq] = entry
             (self._suspects if delivery.crashes else self._buffer).append(entry)
 

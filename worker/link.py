@@ -12,6 +12,7 @@ from typing import Final
 
 from ..core.clock import Clock
 from ..core.errors import TransportError
+from ..core.tally import Tally
 from ..transports import Delivery, Transport
 from .ledger import Ledger
 
@@ -47,8 +48,10 @@ class Link:
         broker_base: Callable[[float], None] = lambda base: None,
         purge: bool = False,
         is_prepared: Callable[[], bool] = lambda: True,
+        tally: Tally | None = None,
     ) -> None:
         self.transport = transport
+        self._tally = tally or Tally()
         self._queues = list(queues)
         self._ledger = ledger
         self._clock = clock
@@ -151,7 +154,8 @@ class Link:
         orphans = self.transport.recall({e.delivery.tag for e in self._ledger.entries()})
         if orphans:
             logger.warning("found %d messages that were reserved while the connection broke", len(orphans))
-            self._ledger.receive(orphans)
+            self._tally.recovered("reply_lost", len(orphans))
+            self._ledger.receive(orphans, self._clock.monotonic())
 
     def be_certain(self) -> None:
         """Before results are stored: learn what is still ours, if this process may have stood still for too long."""
@@ -173,6 +177,7 @@ class Link:
             next_s = 0.0 if did.more else min(every_s, _or(did.next_due_s, every_s), _or(did.look_again_s, every_s))
             self._maintain_at = now + max(next_s, 0.0)
             if did.recovered:
+                self._tally.recovered("worker_lost", did.recovered)
                 logger.warning("recovered %d messages of a worker that is gone", did.recovered)
             if did.moved or did.recovered:
                 self._look_at = now
@@ -225,8 +230,8 @@ class Link:
         if want <= 0 or now < self._look_at:
             return 0
         deliveries = self._reserve(want)
-        self._ledger.receive(deliveries)
         self.fetched_at = self._clock.monotonic()
+        self._ledger.receive(deliveries, self.fetched_at)
         if deliveries:
             # A full answer means that there is more; a short one that the queues are probably empty now.
             self._arm = len(deliveries) < want

@@ -317,7 +317,7 @@ class Master:
 
     def _on_spent(self, notice: Notice) -> None:
         if self._crew is not None:
-            self._crew.replace(notice.data["serial"])
+            self._crew.replace(notice.data["serial"], "max_tasks")
 
     def _on_dry(self, notice: Notice) -> None:
         logger.info("burst: the queues are empty")

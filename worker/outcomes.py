@@ -10,10 +10,11 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from ..core.clock import Clock
+from ..core.clock import Clock, wall_time
 from ..core.errors import TimeLimitExceeded, WorkerLostError
+from ..core.tally import Ending, Tally
 from ..pool import Pace, Say, Tell, unpack_checkpoint, unpack_limits, unpack_outcome, unpack_state
 from ..results import StoredResult
 from ..tasks import Action, Outcome, identify, lost_outcome
@@ -24,6 +25,8 @@ from .settler import Settler
 from .suspects import MAX_CRASHES
 
 logger = logging.getLogger("qworker.worker")
+
+_WITHOUT_A_RUN: Final = frozenset({Ending.NONE, Ending.REFUSED, Ending.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,9 @@ class Outcomes:
         on_boot_failed: Callable[[Seat, str], None],
         on_limits: Callable[[Seat, int, tuple[float, float, bool, bool]], None],
         final_tasks: frozenset[str] = frozenset(),
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._ledger = ledger
         self._settler = settler
         self._dispatcher = dispatcher
@@ -137,7 +142,7 @@ class Outcomes:
 
     def _on_done(self, seat: Seat, seq: int, payload: bytes) -> None:
         seat.load -= 1
-        seat.progress_at = self._clock.monotonic()
+        seat.progress_at = now = self._clock.monotonic()
         outcome = unpack_outcome(payload)
         entry = self._ledger.get(seq)
         if entry is None or entry.state is State.SETTLING:
@@ -147,7 +152,23 @@ class Outcomes:
         if entry.fenced:
             self._drop(entry)
         else:
+            self._count(entry, outcome, now)
             self._settle(entry, outcome)
+
+    def _count(self, entry: Entry, outcome: Outcome, now: float) -> None:
+        ending = outcome.ending
+        if ending in _WITHOUT_A_RUN:
+            if ending:
+                name = outcome.task.decode("utf-8", "replace") or outcome.details.get("task")
+                self._tally.noted(name, entry.delivery.queue, ending)
+            return
+        wait_s = outcome.wait_s
+        if wait_s < 0.0:  # the message does not say when it was published
+            sent_at = entry.delivery.sent_at
+            wait_s = max(0.0, (wall_time() - sent_at if sent_at else now - entry.came_at) - outcome.busy_s)
+        self._tally.ended(
+            outcome.task, entry.delivery.queue, ending, outcome.busy_s, wait_s, outcome.cpu_s, outcome.peak_kib
+        )
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         if outcome.meta is not None:
@@ -205,8 +226,11 @@ class Outcomes:
         self._ledger.settle(entry)
         self._ledger.forget(entry)
 
-    def bury(self, seat: Seat, death: Death) -> None:
-        """A child has ended: hear its last words, take back what it had not read, and see what it was running."""
+    def bury(self, seat: Seat, death: Death, why: str = "") -> None:
+        """A child has ended: hear its last words, take back what it had not read, and see what it was running.
+
+        `why` it was told to leave, if another one replaces it.
+        """
         # Whatever it has said is in the socket: nothing is waited for, not even end-of-file, because a process that a
         # task has left behind may hold the other end open for ever.
         while seat.channel.has_news() and self.hear(seat):
@@ -224,9 +248,13 @@ class Outcomes:
                 self._crashed(entry, replace(death, stack=seat.channel.stack() or seat.stack))
         del self._dispatcher.seats[seat.channel.serial]
         seat.channel.close()
+        reason = _reason(seat, death, why)
+        if reason and not self.is_draining:
+            self._tally.restarted(reason)
 
     def _interrupted(self, entry: Entry) -> None:
         lost = lost_outcome(entry.delivery.raw, WorkerLostError("cut by a cold stop"), {}, self._final_tasks)
+        self._note(entry, Ending.CUT)
         self._note_cut(entry, lost.task_id, is_by_stop=self.is_draining)
         if entry.acked and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
@@ -257,11 +285,13 @@ class Outcomes:
             self._crashed(entry, replace(death, why=why, stack=seat.stack))
             return
         lost = lost_outcome(entry.delivery.raw, TimeLimitExceeded(limit.hard_s), {}, self._final_tasks)
+        self._note(entry, Ending.TIMED_OUT)
         if limit.stores and lost.meta is not None:
             self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
         self._settler.ack(entry)
 
     def _crashed(self, entry: Entry, death: Death) -> None:
+        self._note(entry, Ending.CRASHED)
         crashes = entry.delivery.crashes + 1
         details = self._details(death, crashes)
         text = f"the child running it died of {death.cause()}"
@@ -276,6 +306,7 @@ class Outcomes:
             lost.details.get("task"), lost.task_id, text, peak, crashes, MAX_CRASHES, fate,
         )  # fmt: skip
         if retried:
+            self._tally.recovered("child_lost", 1)
             self._settler.requeue(entry, crashed=True)
             return
         if lost.meta is not None:
@@ -285,6 +316,22 @@ class Outcomes:
         else:
             self._settler.reject(entry, "crashed", lost.details)
 
+    def _note(self, entry: Entry, ending: Ending) -> None:
+        self._tally.noted(identify(entry.delivery.raw).task, entry.delivery.queue, ending)
+
     def _details(self, death: Death, crashes: int) -> dict[str, Any]:
         details = {"cause": death.cause(), "status": death.status, "peak_kib": death.peak_kib, "crashes": crashes}
         return details | ({"stack": death.stack} if death.stack else {})
+
+
+def _reason(seat: Seat, death: Death, why: str) -> str:
+    """Why a child has to be replaced; empty if it does not have to be (the pool shrinks)."""
+    if seat.memory_cause:
+        return "memory_limit"
+    if seat.condemned_for:
+        return "time_limit"
+    if not seat.is_ready and not seat.is_retired:
+        return "boot_failed"
+    if death.status != 0 and why != "spawner_lost":
+        return "crashed"
+    return why

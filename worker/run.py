@@ -18,6 +18,7 @@ from ..core.companion import Companion
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError, TransportError
 from ..core.memory_limit import memory_limit
+from ..core.tally import Tally
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from .autoscale import Autoscale
@@ -111,6 +112,7 @@ class _Builder:
         broker, owner = Broker(conf, config["queues"]), owner_name(self._node)
         transport, lease_s = broker.open(owner), broker.lease_s
         self._settle(broker)
+        tally = Tally(config["tasks"], config["queues"])
         _check_limits(conf["task_time_limit"], config["longest_limit"], transport.capabilities.max_claim_s)
         store = open_result_store(conf["result_backend"], settings=_patient(conf, lease_s))
         link = Link(
@@ -125,13 +127,14 @@ class _Builder:
             broker_base=table.set_broker_base,
             purge=self._options.purge,
             is_prepared=Preparation(store).is_done,
+            tally=tally,
         )
         pace = Pace(
             conf["worker_prefetch_multiplier"],
             fixed=config["fixed_prefetch"],
             fair=self._options.optimization == "fair",
         )
-        settler = Settler(transport, store, ledger, clock)
+        settler = Settler(transport, store, ledger, clock, tally)
         final = frozenset(config["final_tasks"])
         consumer = Consumer(
             link,
@@ -145,6 +148,7 @@ class _Builder:
             final,
             burst=self._options.burst,
             deaf_timeout_s=conf["worker_deaf_timeout"],
+            tally=tally,
             quota=partial(quota, conf["worker_max_tasks_per_child"], conf["worker_recycle_jitter"], random.Random()),
         )
         self._greet(config, size)

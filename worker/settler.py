@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..core.clock import Clock
 from ..core.errors import ResultStoreError
+from ..core.tally import Tally
 from ..results import ResultStore, StoredResult
 from ..transports import Ack, Delivery, Envelope, Rejection, Settled, Transport
 from .ledger import Entry, Ledger, State
@@ -40,8 +41,16 @@ _LONGEST_ACK_WAIT_S: Final = 2.0
 class Settler:
     """Collects and flushes. `lost` counts messages that turned out to belong to somebody else by then."""
 
-    def __init__(self, transport: Transport, results: ResultStore | None, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        results: ResultStore | None,
+        ledger: Ledger,
+        clock: Clock,
+        tally: Tally | None = None,
+    ) -> None:
         self._transport = transport
+        self._tally = tally or Tally()
         self._store = results
         self._ledger = ledger
         self._clock = clock
@@ -122,6 +131,7 @@ class Settler:
             self._ledger.forget(entry)
             return
         self._rejects.append((entry, Rejection(entry.delivery, reason, details)))
+        self._tally.buried(entry.delivery.queue, reason)
         self._note()
 
     def ack_now(self, entry: Entry) -> bool:

@@ -88,7 +88,7 @@ class Upkeep:
             self.shrink()
 
     def _on_much(self, serial: int, kib: int) -> None:
-        if self._crew.replace(serial):
+        if self._crew.replace(serial, "max_memory"):
             child = self._crew.index_of(serial) + 1
             logger.info("child %d has %d KiB of memory of its own: it is replaced after its task", child, kib)
 

@@ -17,14 +17,14 @@ def delivery(name: str) -> Delivery:
 
 def test_entries_are_taken_in_the_order_in_which_they_came() -> None:
     ledger = Ledger()
-    ledger.receive([delivery("a"), delivery("b")])
-    ledger.receive([delivery("c")])
+    ledger.receive([delivery("a"), delivery("b")], 0.0)
+    ledger.receive([delivery("c")], 0.0)
     assert [ledger.take().delivery.tag for _ in range(3)] == ["a", "b", "c"]
 
 
 def test_what_is_put_back_goes_before_what_waits_and_keeps_its_order() -> None:
     ledger = Ledger()
-    ledger.receive(map(delivery, "abcd"))
+    ledger.receive(map(delivery, "abcd"), 0.0)
     first, second = ledger.take(), ledger.take()
     ledger.put_back([second, first])
     assert [ledger.take().delivery.tag for _ in range(4)] == ["a", "b", "c", "d"]
@@ -32,7 +32,7 @@ def test_what_is_put_back_goes_before_what_waits_and_keeps_its_order() -> None:
 
 def test_settling_twice_is_refused() -> None:
     ledger = Ledger()
-    ledger.receive([delivery("a")])
+    ledger.receive([delivery("a")], 0.0)
     entry = ledger.take()
     ledger.settle(entry)
     with pytest.raises(RuntimeError, match="settled twice"):
@@ -52,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5))
     def receive(self, count: int) -> None:
-        self.ledger.receive(delivery(str(self.received + i)) for i in range(count))
+        self.ledger.receive([delivery(str(self.received + i)) for i in range(count)], 0.0)
         self.received += count
 
     @precondition(lambda self: self.ledger.held)
