@@ -107,7 +107,7 @@ def _about_results(app: App) -> Iterator[Finding]:
 
 
 def _about_memory(app: App, limits: Mapping[str, int | None]) -> Iterator[Finding]:
-    from ..worker.headroom import overcommitment
+    from ..worker import overcommitment
 
     chosen = {name: limits[name] or app.conf[name] for name in limits}
     children = chosen["worker_concurrency"] or usable_cpus()

@@ -47,7 +47,7 @@ class Caller:
     def listen(self) -> None:
         """Send copies of stderr and of warnings from now on."""
         self._stderr = sys.stderr
-        sys.stderr = _Both(sys.stderr, self)
+        sys.stderr = _Both(self._stderr, self)
         logging.getLogger("qworker").addHandler(self._handler)
 
     def say(self, text: str) -> None:

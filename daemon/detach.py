@@ -40,6 +40,7 @@ def detach() -> Caller:
 
     Standard streams are still the caller's (`Caller.let_go`). Before any thread is started.
     """
+    _fill_standard()
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
@@ -55,6 +56,16 @@ def detach() -> Caller:
         _guard(worker, read_end)
     os.close(read_end)
     return Caller(write_end)
+
+
+def _fill_standard() -> None:
+    """A caller may have closed any of the three; what we open must not take their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(fd)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
 
 
 def _wait_as_command(guard: int) -> NoReturn:

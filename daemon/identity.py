@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from ..core.errors import ConfigError
 
@@ -61,6 +62,7 @@ class Identity:
         """
         if os.geteuid() != 0:
             return
+        stay_readable = _dumpable()
         try:
             self._take_groups()
             os.setresgid(self.gid, self.gid, self.gid)
@@ -70,7 +72,8 @@ class Identity:
         if self.uid == 0:
             return
         self._prove()
-        _stay_readable()
+        stay_readable()
+        self._check_reach()
         self._take_environment()
 
     def __str__(self) -> str:
@@ -95,6 +98,14 @@ class Identity:
 
     def _groups(self) -> set[int]:
         return {self.gid, *os.getgrouplist(self.name, self.gid)} if self.name is not None else {self.gid}
+
+    def _check_reach(self) -> None:
+        """A Python that lives in root's home is a usual mistake, and fails much later, in words that help nobody."""
+        for path in (os.__file__, __file__):
+            if not os.access(path, os.R_OK):
+                raise ConfigError(
+                    f"{self} may not read {path}: install Python and qworker where this user can read them"
+                )
 
     def _take_environment(self) -> None:
         """What points to root's own places would only lead to refusals."""
@@ -143,13 +154,14 @@ def _works(change: Callable[..., None], *ids: int) -> bool:
     return True
 
 
-def _stay_readable() -> None:
-    """A process that has changed its user hides from that user's other processes (prctl(2) PR_SET_DUMPABLE).
+def _dumpable() -> Callable[[], object]:
+    """What lets this process be looked at again: one that has changed its user hides (prctl(2) PR_SET_DUMPABLE).
 
-    Then the master could no longer read how much memory its children use. An exec would undo it as well.
+    Otherwise the master could not read how much memory its children use. An exec would have the same effect.
     """
-    if sys.platform.startswith("linux"):
-        import ctypes
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    import ctypes  # now, because it may lie where only root can read
 
-        pr_set_dumpable = 4
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_dumpable, 1, 0, 0, 0)
+    pr_set_dumpable = 4
+    return partial(ctypes.CDLL(None, use_errno=True).prctl, pr_set_dumpable, 1, 0, 0, 0)

@@ -7,7 +7,7 @@ Called by the command line around the worker's whole life. The order matters:
 3. into the background;
 4. as root: the pid file and the log file are made and given to the user, because he could not make them in /run or
    /var/log; in their folders he cannot remove or replace them either, and need not;
-5. standard streams are let go, root is given up.
+5. standard streams are let go, root is given up, and then the log is opened as that user.
 
 A worker that replaces its own program (exec, the same process id) finds all of this done and repeats nothing:
 `carried_over` puts what it has to know into the environment, bound to the process id, so that no program started by
@@ -27,7 +27,7 @@ from .caller import Caller
 from .detach import check_detaching, detach
 from .identity import Identity
 from .pidfile import Pidfile
-from .streams import let_go, make_for
+from .streams import let_go, make_for, write_to
 
 _MARK: Final = "_QWORKER_SETTLED"
 
@@ -108,9 +108,11 @@ def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
             make_for(identity, wish.logfile)
         if caller is not None:
             _listen(caller, wish)
-            let_go(wish.logfile, keep=caller.fd)
+            let_go(keep=caller.fd)
         if identity is not None:
             identity.become()
+        if caller is not None and wish.logfile:
+            write_to(wish.logfile)
     except BaseException:
         if pidfile is not None:
             pidfile.release()

@@ -28,25 +28,32 @@ def make_for(owner: Identity, path: str) -> None:
     os.close(fd)
 
 
-def let_go(logfile: str | None, *, keep: int | None) -> None:
+def let_go(*, keep: int | None) -> None:
     """Keep nothing of the caller's open: no terminal, no pipe that somebody waits for, no lock of a start script.
 
-    Standard input becomes /dev/null, the other two the log file: what the interpreter or a library says at its worst
-    moment is found there. Every other descriptor but `keep` is closed.
+    Standard streams become /dev/null; every other descriptor but `keep` is closed.
     """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    out = null
-    if logfile:
-        try:
-            out = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ConfigError(f"the log file {logfile} cannot be opened: {error.strerror}") from error
-    for number, source in ((0, null), (1, out), (2, out)):
-        os.dup2(source, number)
+    for number in range(3):
+        os.dup2(null, number)
     for fd in _open_descriptors():
         if fd > 2 and fd != keep:
             with suppress(OSError):
                 os.close(fd)
+
+
+def write_to(logfile: str) -> None:
+    """Standard output and error become the log file: a library's, or the interpreter's, last words are found there.
+
+    As the user that the worker runs as: no descriptor that root has opened is left. Raises ConfigError.
+    """
+    try:
+        fd = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"the log file {logfile} cannot be opened: {error.strerror}") from error
+    for number in (1, 2):
+        os.dup2(fd, number)
+    os.close(fd)
 
 
 def _open_descriptors() -> list[int]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..core.companion import Companion
 from .exitcodes import ExitCode
+from .headroom import overcommitment
 from .image import Image
 from .names import node_name
 from .options import WorkerOptions
@@ -19,6 +20,7 @@ __all__ = [
     "configure_logs",
     "next_phase",
     "node_name",
+    "overcommitment",
     "run_worker",
     "systemd_herald",
 ]
