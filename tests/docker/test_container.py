@@ -53,6 +53,26 @@ def test_term_gives_running_tasks_their_time_and_ends_with_0(worker: Start, shop
     assert running.get(timeout=5) == "go"
 
 
+def test_without_the_image_s_variables_term_still_means_quit(worker: Start, shop: Shop) -> None:
+    container = worker(without=["REMAP_SIGTERM", "QWORKER_SOFT_SHUTDOWN_TIMEOUT"]).wait_ready()
+    container.stop()
+    assert container.wait() == 0
+    assert "soft shutdown: running tasks have 25 s" in container.log
+
+
+def test_an_env_that_cannot_hold_signals_back_is_done_without(worker: Start, shop: Shop) -> None:
+    other = shop.folder / "bin" / "env"
+    other.parent.mkdir()
+    other.write_text(
+        '#!/bin/sh\n[ "${1#--}" = "$1" ] && exec /usr/bin/env "$@"\necho "unknown option $1" >&2\nexit 1\n'
+    )
+    other.chmod(0o755)
+    container = worker(env={"PATH": "/app/bin:/opt/qworker/bin:/usr/local/bin:/usr/bin:/bin"}).wait_ready()
+    assert "unknown option" not in container.log
+    container.stop()
+    assert container.wait() == 0
+
+
 def test_a_task_that_takes_too_long_is_cut_given_back_and_the_code_is_1(worker: Start, shop: Shop) -> None:
     container = worker(env={"QWORKER_SOFT_SHUTDOWN_TIMEOUT": "0.5"}).wait_ready()
     shop.task("careful").delay("never")

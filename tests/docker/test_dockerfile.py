@@ -95,3 +95,9 @@ def test_what_the_entrypoint_reads_from_files_are_options_of_the_worker() -> Non
     named = set(re.findall(r"^from_file (\w+)$", ENTRYPOINT.read_text("utf-8"), re.MULTILINE))
     assert named
     assert named <= options
+
+
+def test_the_entrypoint_falls_back_on_what_the_image_sets() -> None:
+    text = ENTRYPOINT.read_text("utf-8")
+    for name in ("REMAP_SIGTERM", "QWORKER_SOFT_SHUTDOWN_TIMEOUT"):
+        assert f'{name}="${{{name}-{LAST.environment({"PATH": ""})[name]}}}"' in text

@@ -59,7 +59,7 @@ class Container:
     """One container, and its first process. A context manager: leaving it kills what is left.
 
     `image` is what a built one adds to the host's root; without it the installed package is put where the image has it.
-    `binds` are folders that are seen inside at another path.
+    `binds` are folders that are seen inside at another path; `without` names variables of the image to leave out.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Container:
         binds: Mapping[Path, str] | None = None,
         image: Path | None = None,
         groups: Sequence[Path] = (),
+        without: Sequence[str] = (),
         user: str = USER,
         entrypoint: str | None = "/usr/local/bin/qworker-entrypoint",
     ) -> None:
@@ -78,7 +79,7 @@ class Container:
         for name in ("work", "root"):
             (self._work / name).mkdir(parents=True)
         self._user = user
-        self.env = environment() | dict(env or {})
+        self.env = {name: value for name, value in environment().items() if name not in without} | dict(env or {})
         if image is not None:
             subprocess.run(["cp", "-a", image, self._work / "upper"], check=True)
         else:
