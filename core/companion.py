@@ -8,9 +8,11 @@ imports the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from .tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,68 @@ class Status:
     held: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChildNow:
+    """One child at one moment. `slot` counts from 1; `pid` 0 = asked for, not yet born.
+
+    `state`: starting, idle, busy, or leaving (another one takes its part). `runs` is "id name" of the task that it
+    runs, `runs_for_s` since when.
+    """
+
+    slot: int
+    pid: int
+    state: str
+    runs: str = ""
+    runs_for_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSight:
+    """What waits on the broker. `oldest_age_s` lacks the queues of which nobody can tell; `seen_at`: monotonic."""
+
+    depths: Mapping[str, int]
+    oldest_age_s: Mapping[str, float]
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while the worker runs. URLs are shown without their secrets."""
+
+    app: str = ""
+    broker: str = ""
+    results: str = ""
+    queues: Sequence[str] = field(default=())
+
+
 class Watched(Protocol):
-    """The worker, as its companions see it."""
+    """The worker, as its companions see it. Any thread; after the worker has ended anything may be raised."""
 
     def status(self) -> Status:
-        """The worker now. Any thread."""
+        """The worker now."""
+        ...
+
+    def about(self) -> About:
+        """Who it is; empty until the application is loaded."""
+        ...
+
+    def children(self) -> Sequence[ChildNow]:
+        """Every child, by slot."""
+        ...
+
+    def tally(self) -> Tally:
+        """What it has done so far."""
+        ...
+
+    def last_fetch_age_s(self) -> float | None:
+        """How long ago the broker last answered a fetch; None until the application is loaded."""
+        ...
+
+    def look_at_queues(self, wait_s: float) -> QueueSight | None:
+        """What waits on its queues, some seconds old at most if the answer comes within `wait_s`, else the last known.
+
+        None while the broker is out of reach. Costs the broker a question: ask only when somebody wants to know.
+        """
         ...
 
     def rouse(self) -> None:

@@ -20,7 +20,7 @@ from ..core.clock import follow_broker
 from ..signals import keep_offering, spare_forks
 from ..tasks import Action, Hooks, Outcome, meter
 from .slots import SlotTable
-from .titles import set_title
+from .titles import set_title, since
 from .weight import own_weight_kib
 from .wire import (
     PACKET,
@@ -184,7 +184,7 @@ class _Child:
         if job.soft_s or job.hard_s:
             self._talk.sendall(pack_limits(seq, job.soft_s, job.hard_s, job.acks_on_timeout, job.stores))
         keep_offering(self._stack_fd)  # the task before may have changed any signal's handling
-        set_title(self._title + job.text)
+        set_title(f"{self._title}{job.text} {since(time.time())}")
         try:
             return job.run()
         finally:

@@ -26,6 +26,7 @@ from ..transports import (
     Rejection,
     Settled,
     carry_out,
+    published_in,
     seal_of,
     task_id_in,
 )
@@ -277,6 +278,16 @@ class MemoryTransport:
         with self._broker.lock:
             ready = self._broker.ready
             return {name: sum(len(ready[key]) for key in ready if key[0] == name) for name in queues}
+
+    def oldest(self, queues: Sequence[str]) -> dict[str, float]:
+        """Read the first message of each priority."""
+        found: dict[str, float] = {}
+        with self._broker.lock:
+            for (queue, _), ready in self._broker.ready.items():
+                at = published_in(ready[0].envelope.raw) if ready else 0.0
+                if at and queue in queues:
+                    found[queue] = min(at, found.get(queue, at))
+        return found
 
     def purge(self, queues: Sequence[str]) -> int:
         """Delete what is ready."""

@@ -234,6 +234,14 @@ class Transport(Protocol):
         """How many messages wait on each queue (all priorities; neither delayed nor in flight)."""
         ...
 
+    def oldest(self, queues: Sequence[str]) -> dict[str, float]:
+        """When the message that has waited longest on each queue was published, in seconds since the epoch.
+
+        A queue is left out where nothing waits, or nobody knows: only messages of qworker's producers tell
+        (`published.py`), and SQS shows none without taking it.
+        """
+        ...
+
     def purge(self, queues: Sequence[str]) -> int:
         """Delete what waits on the queues (not what is delayed or in flight); return how many."""
         ...

@@ -23,6 +23,7 @@ from ..core.clock import wall_time
 from ..core.errors import ConfigError, TransportError
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .order import Order
+from .published import published_at
 from .redis_claim import ClaimPlan
 from .redis_health import warnings_of
 from .redis_link import Command
@@ -35,6 +36,7 @@ from .redis_scripts import (
     MAINTAIN,
     MARK_STARTED,
     MARK_STOPPING,
+    OLDEST,
     PUBLISH,
     PURGE,
     PURGE_DEAD,
@@ -211,6 +213,13 @@ class RedisTransport:
             return {}
         lengths = iter(self._session.call(*(("LLEN", key) for name in names for key in self._names.keys_of(name))))
         return {name: sum(islice(lengths, len(self._names.steps))) for name in names}
+
+    def oldest(self, queues: Sequence[str]) -> dict[str, float]:
+        """Look at the next message of each list: a script, so that a large one stays on the server."""
+        names = list(dict.fromkeys(queues))
+        tags = iter(self._session.run(OLDEST, [key for name in names for key in self._names.keys_of(name)], ()))
+        found = {name: [published_at(tag.decode()) for tag in islice(tags, len(self._names.steps))] for name in names}
+        return {name: min(filter(None, ages)) for name, ages in found.items() if any(ages)}
 
     def purge(self, queues: Sequence[str]) -> int:
         """Delete the lists."""

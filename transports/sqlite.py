@@ -25,6 +25,7 @@ from ..core.settings_values import Converter, choice
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .options import positive, read_options
 from .order import ORDER_OPTIONS, Order
+from .published import published_in
 from .sqlite_file import DatabaseFile, path_of
 from .sqlite_rows import BATCH, choose, insert, place
 from .sqlite_silence import excused_until, hear
@@ -204,6 +205,16 @@ class SqliteTransport:
         """Count the ready rows."""
         query = "SELECT count(*) FROM qworker_messages WHERE state = 'ready' AND queue = ?"
         return self._file.read(lambda db: {name: db.execute(query, (name,)).fetchone()[0] for name in queues})
+
+    def oldest(self, queues: Sequence[str]) -> dict[str, float]:
+        """Read the first message of each priority."""
+        query = "SELECT raw, min(position) FROM qworker_messages WHERE state = 'ready' AND queue = ? GROUP BY priority"
+
+        def look(db: sqlite3.Connection) -> dict[str, float]:
+            found = {name: [published_in(bytes(raw)) for raw, _ in db.execute(query, (name,))] for name in queues}
+            return {name: min(filter(None, ages)) for name, ages in found.items() if any(ages)}
+
+        return self._file.read(look)
 
     def purge(self, queues: Sequence[str]) -> int:
         """Delete the ready rows."""

@@ -35,7 +35,9 @@ from .mailbox import Letter, Mailbox
 from .marks import Marks
 from .outcomes import Death, Outcomes
 from .settler import Settler
+from .sight import Sight
 from .suspects import judge
+from .title import Title
 
 logger = logging.getLogger("qworker.worker")
 
@@ -90,6 +92,7 @@ class Consumer:
         self._final_tasks = final_tasks
         self._marks = Marks(ledger, self._dispatcher, table, clock)
         self._enforcer = Enforcer(ledger, self._dispatcher, table, clock, self._signal_child)
+        self.tally = tally or Tally()  # filled by this thread, read by any
         self._outcomes = Outcomes(
             ledger,
             settler,
@@ -100,8 +103,10 @@ class Consumer:
             self._on_boot_failed,
             self._enforcer.started,
             final_tasks,
-            tally,
+            self.tally,
         )
+        self.title: Title | None = None  # the master's; given by it before this thread starts
+        self.sight = Sight(link, mailbox, clock)
         self._hearing = Hearing(lambda: not link.is_dry(), deaf_timeout_s)
         self._deaf_timeout_s = deaf_timeout_s
         self._selector = selectors.DefaultSelector()
@@ -165,6 +170,10 @@ class Consumer:
         """How many children work, and how many messages wait in the buffer. Any thread; a snapshot."""
         return sum(seat.load > 0 for seat in list(self._dispatcher.seats.values())), self._ledger.held
 
+    def _busy_of_all(self) -> tuple[int, int]:
+        """Children that work, and how many may at once."""
+        return self.load()[0], min(self._dispatcher.most_busy, len(self._dispatcher.seats))
+
     def _put_back_astray(self) -> None:
         """What was sent to a child that has nothing to do, or that is no more, is in nobody's hands."""
         seats = self._dispatcher.seats
@@ -216,6 +225,8 @@ class Consumer:
                 self._dismiss(seat)
         if self._outcomes.is_draining:
             self._drain(now)
+        if self.title is not None:
+            self.title.tend(now, len(self._ledger) > 0, self._busy_of_all)
 
     # -- waiting -------------------------------------------------------------------------------------------
 
@@ -243,6 +254,7 @@ class Consumer:
             self._dispatcher.rebalance_at(now),
             self._enforcer.next_at(),
             self._hearing.next_at(),
+            self.title.next_at if self.title is not None else math.inf,
             now + LONGEST_SLEEP_S,
         )
         if self._link.is_up:
@@ -292,6 +304,7 @@ class Consumer:
         got = self._link.fetch(want, now)
         if got:
             self._stir()
+        self.sight.look(now)
         self._listen(now, want, got)
         self._check_books(now)
         if self._burst and not got and not len(self._ledger) and self._dispatcher.working() and self._link.is_dry():

@@ -301,6 +301,10 @@ class Crew:
         """Every child that lives or was asked for."""
         return {slot.serial for slot in self._slots.values()}
 
+    def slots(self) -> list[Slot]:
+        """Every child that lives or was asked for, by slot. Any thread; a snapshot, but its parts go on changing."""
+        return sorted(self._slots.copy().values(), key=lambda slot: slot.index)
+
     def pids(self) -> dict[int, int]:
         """Process ids of the children that are ready and stay, by serial number."""
         return {slot.serial: slot.pid for slot in self._staying() if slot.pid and slot.is_ready}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..core.clock import Clock
-from ..pool import SlotTable, set_title
+from ..pool import SlotTable
 from .exitcodes import ExitCode
 from .mailbox import Mailbox
 from .phases import STOPPING, Event, Phase, next_phase
@@ -40,7 +40,9 @@ class Lifecycle:
         clock: Clock,
         cut_runs: Callable[[], None],
         end_children: Callable[[], None],
+        show: Callable[[str], None],
     ) -> None:
+        self._show = show
         self._mailbox = mailbox
         self._table = table
         self._clock = clock
@@ -68,7 +70,7 @@ class Lifecycle:
             self._note_early(event)
             return
         logger.debug("phase %s -> %s", before.value, self.phase.value)
-        set_title(f"master {self.phase.value}")
+        self._show(self.phase.value)
         self.deadline = math.inf
         begin = _BEGIN.get(self.phase)
         if begin is not None:

@@ -257,6 +257,10 @@ class Link:
         """Whether nothing waits on any of our queues now. Raises TransportError."""
         return not any(self.transport.depths(self._queues).values())
 
+    def look_at_queues(self) -> tuple[dict[str, int], dict[str, float]]:
+        """How many messages wait on each of our queues, and when the oldest was published. Raises TransportError."""
+        return self.transport.depths(self._queues), self.transport.oldest(self._queues)
+
     def next_at(self, *, fetching: bool) -> float:
         """The next moment at which this link wants to be called."""
         if not self.is_up:

@@ -19,14 +19,14 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from ..core import journal, logs
 from ..core.clock import Clock
-from ..core.companion import Companion
+from ..core.companion import About, Companion
 from ..core.errors import ConfigError
-from ..pool import SlotTable, set_title
+from ..pool import SlotTable
 from ..signals import SignalPipe, own_stacks, reap_strangers
 from .autoscale import Autoscale
 from .consumer import Consumer, Notice
@@ -40,6 +40,7 @@ from .lifeline import Lifeline
 from .mailbox import Mailbox, readable
 from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
+from .title import Title
 from .upkeep import Upkeep
 from .view import View
 
@@ -69,6 +70,7 @@ class Plan:
     deaf_timeout_s: float = 0.0
     owner: str = ""
     give_back: Callable[[], list[str]] = list
+    about: About = field(default_factory=About)
 
 
 class Master:
@@ -101,12 +103,13 @@ class Master:
         self._notices: deque[Notice] = deque()
         self._bell = Mailbox()
         self._table = SlotTable.create()
-        self._life = Lifecycle(self._mailbox, self._table, clock, self._cut_runs, self._end_children)
+        self._title = Title(node)
+        self._life = Lifecycle(self._mailbox, self._table, clock, self._cut_runs, self._end_children, self._title.phase)
         self._generations = Generations(start_spawner, self._table, clock)
         self._crew: Crew | None = None
         self._upkeep: Upkeep | None = None
         self._lifeline: Lifeline | None = None
-        self._view = View(node, self._life, self._generations, clock)
+        self._view = View(node, self._life, self._generations, self._table, clock)
         self._companions = list(companions)
         self.has_loaded = False
         self.has_started = False
@@ -140,7 +143,7 @@ class Master:
     def start(self) -> None:
         """Start the spawner. Before any thread and any connection of this process."""
         self._generations.begin()
-        set_title("master starting")
+        self._title.phase(self.phase.value)
         for companion in self._companions:
             companion.open(self._view)
 
@@ -232,6 +235,7 @@ class Master:
         self._life.soft_s = plan.soft_s
         self.has_started = True
         self._made = plan
+        plan.consumer.title = self._title
         self._crew = Crew(self._legacy.size or plan.size, self._mailbox)
         self._upkeep = Upkeep(
             self._crew,
@@ -245,7 +249,7 @@ class Master:
         self._lifeline = Lifeline(plan.consumer, self._clock, plan.deaf_timeout_s)
         self._lifeline.start()
         self._life.has_consumer = True
-        self._view.sees(self._crew, plan.consumer)
+        self._view.sees(self._crew, plan.consumer, plan.about)
 
     def _on_load_failed(self, report: dict[str, Any]) -> None:
         code = ExitCode.CONFIG if report["kind"] == "config" else ExitCode.APP

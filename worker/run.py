@@ -14,11 +14,12 @@ from typing import Any
 
 from ..core import log_events, logs, secrets
 from ..core.clock import SystemClock, follow_broker
-from ..core.companion import Companion
+from ..core.companion import About, Companion
 from ..core.cpus import usable_cpus
 from ..core.errors import ConfigError, TransportError
 from ..core.memory_limit import memory_limit
 from ..core.tally import Tally
+from ..core.urls import redact
 from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from .autoscale import Autoscale
@@ -162,6 +163,12 @@ class _Builder:
             autoscale=Autoscale(*self._options.autoscale) if self._options.autoscale else None,
             max_memory_kib=conf["worker_max_memory_per_child"] or 0,
             max_memory_hard_kib=conf["worker_max_memory_hard"] or 0,
+            about=About(
+                app=config["app"],
+                broker=redact(conf["broker_url"]),
+                results=redact(conf["result_backend"]) if conf["result_backend"] else "",
+                queues=tuple(config["queues"]),
+            ),
         )
 
     def _size(self, conf: dict[str, Any]) -> int:

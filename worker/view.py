@@ -6,9 +6,11 @@ import math
 import os
 
 from ..core.clock import Clock
-from ..core.companion import Status
+from ..core.companion import About, ChildNow, QueueSight, Status
+from ..core.tally import Tally
+from ..pool import SlotTable
 from .consumer import Consumer
-from .crew import Crew
+from .crew import Crew, Slot
 from .generations import Generations
 from .lifecycle import Lifecycle
 
@@ -16,7 +18,9 @@ from .lifecycle import Lifecycle
 class View:
     """Reads what master and consumer own, without locks: each number is right, together they are a moment apart."""
 
-    def __init__(self, node: str, life: Lifecycle, generations: Generations, clock: Clock) -> None:
+    def __init__(self, node: str, life: Lifecycle, generations: Generations, table: SlotTable, clock: Clock) -> None:
+        self._table = table
+        self._about = About()
         self._node = node
         self._life = life
         self._generations = generations
@@ -26,8 +30,9 @@ class View:
         self._consumer: Consumer | None = None
         self.is_ready = False
 
-    def sees(self, crew: Crew, consumer: Consumer) -> None:
+    def sees(self, crew: Crew, consumer: Consumer, about: About) -> None:
         """The application is loaded: these are the parts to look at."""
+        self._about = about
         self._crew = crew
         self._consumer = consumer
 
@@ -61,3 +66,31 @@ class View:
         """Have the master turn, once, when the next message comes or the broker goes. Any thread."""
         if self._consumer is not None:
             self._consumer.is_awaited = True
+
+    def about(self) -> About:
+        """Who the worker is. Any thread."""
+        return self._about
+
+    def children(self) -> list[ChildNow]:
+        """Every child, by slot. Any thread."""
+        return [self._child(slot) for slot in self._crew.slots()] if self._crew else []
+
+    def _child(self, slot: Slot) -> ChildNow:
+        running = self._table.read(slot.index)
+        if running is not None:
+            for_s = max(0.0, self._clock.monotonic() - running.started)
+            return ChildNow(slot.index + 1, slot.pid, "busy", running.text, for_s)
+        state = "starting" if not slot.is_ready else "leaving" if slot.is_leaving else "idle"
+        return ChildNow(slot.index + 1, slot.pid, state)
+
+    def tally(self) -> Tally:
+        """What the worker has done so far. Any thread."""
+        return self._consumer.tally if self._consumer else Tally()
+
+    def last_fetch_age_s(self) -> float | None:
+        """How long ago the broker last answered a fetch. Any thread."""
+        return self._consumer.last_fetch_age_s() if self._consumer else None
+
+    def look_at_queues(self, wait_s: float) -> QueueSight | None:
+        """What waits on the queues, or None. Any thread but the consumer's."""
+        return self._consumer.sight.ask(wait_s) if self._consumer else None
