@@ -39,7 +39,7 @@ def _in_file(file: Path, name: str) -> Iterator[LogText]:
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for function in functions:
         for call in _calls_of(function):
-            for level in _levels(call):
+            for level in _levels(call, function):
                 for text in _texts(call, function):
                     yield LogText(name, level, _skeleton(text))
 
@@ -55,12 +55,13 @@ def _calls_of(function: ast.FunctionDef) -> Iterator[ast.Call]:
             todo.extend(ast.iter_child_nodes(node))
 
 
-def _levels(call: ast.Call) -> list[str]:
+def _levels(call: ast.Call, within: ast.FunctionDef) -> list[str]:
     """The levels at which this call may log; none for a call that does not log."""
     function = call.func
     if _is_logger(function) and isinstance(function, ast.Attribute) and function.attr in _METHODS:
         return [_METHODS[function.attr]]
-    named = [node.attr for argument in call.args for node in ast.walk(argument) if _is_level(node)]
+    given = [meant for argument in call.args for meant in _meant(argument, within)]
+    named = [node.attr for meant in given for node in ast.walk(meant) if _is_level(node)]
     return [level for level in LEVELS if level in named]
 
 
@@ -84,15 +85,15 @@ def _texts(call: ast.Call, function: ast.FunctionDef) -> list[str]:
     return []
 
 
-def _meant(node: ast.expr, function: ast.FunctionDef) -> Iterator[ast.expr]:
+def _meant(node: ast.expr, function: ast.FunctionDef, seen: frozenset[str] = frozenset()) -> Iterator[ast.expr]:
     """The expression, or what a local name has been given, through `a if b else c`."""
     if isinstance(node, ast.IfExp):
-        yield from _meant(node.body, function)
-        yield from _meant(node.orelse, function)
+        yield from _meant(node.body, function, seen)
+        yield from _meant(node.orelse, function, seen)
     elif isinstance(node, ast.Name):
-        for assigned in ast.walk(function):
+        for assigned in ast.walk(function) if node.id not in seen else ():
             if isinstance(assigned, ast.Assign) and any(_is_name(target, node.id) for target in assigned.targets):
-                yield from _meant(assigned.value, function)
+                yield from _meant(assigned.value, function, seen | {node.id})
     else:
         yield node
 
