@@ -16,6 +16,7 @@ from qworker.transports import Ack, Delivery, Envelope, Rejection, Transport, op
 from support import RedisServer
 from support.messages import envelope, envelopes
 from support.proxy import Proxy
+from support.stopwatch import took_s
 
 Open = Callable[..., Any]
 
@@ -93,12 +94,6 @@ def ours(open_redis: Open, proxy: Proxy) -> Transport:
     return transport
 
 
-def took(action: Callable[[], object]) -> float:
-    before = time.monotonic()
-    action()
-    return time.monotonic() - before
-
-
 def fails(action: Callable[[], object]) -> None:
     with pytest.raises((TransportError, ResultStoreError)):
         action()
@@ -112,8 +107,8 @@ def test_a_verb_fails_within_its_time_out(
     held = ours.reserve(["hipri"], 3)
     VERBS[verb](ours, [])  # the server knows the script now
     fault(proxy)
-    assert took(lambda: fails(lambda: VERBS[verb](ours, held))) < TIMEOUT_S + SLACK_S
-    assert took(lambda: fails(lambda: VERBS[verb](ours, held))) < 0.1  # the connection has been given up
+    assert took_s(lambda: fails(lambda: VERBS[verb](ours, held))) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(lambda: VERBS[verb](ours, held))) < 0.1  # the connection has been given up
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -133,7 +128,7 @@ def test_nothing_is_lost_and_nothing_doubled_by_a_broken_reserve(
 @pytest.mark.parametrize("fault", [black_hole, lost_replies])
 def test_connecting_fails_within_its_time_out(ours: Transport, proxy: Proxy, fault: Callable[[Proxy], None]) -> None:
     fault(proxy)
-    assert took(lambda: fails(ours.connect)) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(ours.connect)) < TIMEOUT_S + SLACK_S
 
 
 @pytest.mark.parametrize("at", [1, 5, 8, 300])
@@ -141,19 +136,19 @@ def test_connecting_to_a_server_that_falls_silent_half_way_fails_within_its_time
     ours: Transport, proxy: Proxy, at: int
 ) -> None:
     proxy.truncate(at, holds=True)
-    assert took(lambda: fails(ours.connect)) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(ours.connect)) < TIMEOUT_S + SLACK_S
 
 
 def test_a_reply_that_trickles_in_has_one_time_out_for_all_of_it(ours: Transport, proxy: Proxy) -> None:
     trickle(proxy)
-    assert took(lambda: fails(lambda: ours.reserve(["hipri"], 5))) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(lambda: ours.reserve(["hipri"], 5))) < TIMEOUT_S + SLACK_S
 
 
 def test_several_replies_have_one_time_out_together(ours: Transport, proxy: Proxy) -> None:
     """Each reply of a pipeline would come in time."""
     trickle(proxy)
     queues = [f"q{number}" for number in range(20)]
-    assert took(lambda: fails(lambda: ours.depths(queues))) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(lambda: ours.depths(queues))) < TIMEOUT_S + SLACK_S
 
 
 def test_a_slow_but_steady_connection_may_take_its_time_for_a_large_message(
@@ -173,7 +168,7 @@ def test_a_slow_but_steady_connection_may_take_its_time_for_a_large_message(
 def test_an_address_that_does_not_answer_costs_the_time_out_for_connecting() -> None:
     """Addresses for documentation lead nowhere; where even that is refused at once, it is refused."""
     transport = open_transport("redis://192.0.2.1:6379/0", options={"socket_connect_timeout": TIMEOUT_S}, owner="w/1")
-    assert took(lambda: fails(transport.connect)) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(transport.connect)) < TIMEOUT_S + SLACK_S
 
 
 # ---- the result store: it may connect once more, because its calls bear repetition ----
@@ -202,7 +197,7 @@ def test_a_silent_result_store_costs_its_time_out(
         "connect": store.connect,
     }
     fault(proxy)
-    assert took(lambda: fails(calls[verb])) < TIMEOUT_S + SLACK_S
+    assert took_s(lambda: fails(calls[verb])) < TIMEOUT_S + SLACK_S
 
 
 @pytest.mark.parametrize("fault", [cut, reset, half_a_reply_then_the_end, half_a_reply_then_a_reset])
