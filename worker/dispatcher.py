@@ -93,6 +93,10 @@ class Dispatcher:
         """Seats that may get messages."""
         return [s for s in self.seats.values() if s.is_ready and not s.is_leaving and not s.is_retired]
 
+    def is_idle(self) -> bool:
+        """Whether no child is at work: then nothing is gained by letting settlements wait for company."""
+        return all(seat.load == 0 for seat in self.seats.values())
+
     def dispatch(self) -> None:
         """Send buffered messages: every child gets as many as the others, none more than the pace allows."""
         waiting = self._ledger.held

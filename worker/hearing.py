@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from ..core.errors import TransportError
+
 logger = logging.getLogger("qworker.worker")
 
 #: The broker is asked so many times, evenly over the time-out; each time it must say that messages wait.
@@ -31,13 +33,14 @@ class Hearing:
 
     def __init__(self, do_messages_wait: Callable[[], bool], timeout_s: float) -> None:
         self._do_messages_wait = do_messages_wait
+        self._timeout_s = timeout_s
         self._every_s = timeout_s / LOOKS if timeout_s else math.inf
         self._look_at = math.inf
         self._seen = 0
         self._was_rebuilt = False
 
     def next_at(self) -> float:
-        """When `check` has to be called again."""
+        """When `listen` has to be called again."""
         return self._look_at
 
     @property
@@ -45,12 +48,33 @@ class Hearing:
         """Whether the connection was made anew for deafness, and nothing has come since. Any thread."""
         return self._was_rebuilt
 
-    def silence(self, now: float) -> None:
+    def _silence(self, now: float) -> None:
         """Nothing came although there was room."""
         if self._look_at == math.inf:
             self._look_at = now + self._every_s
 
-    def heard(self) -> None:
+    def listen(self, now: float, want: int, got: int) -> bool:
+        """After a fetch of `want` messages brought `got`: whether this worker is deaf for good, and has to end.
+
+        Raises TransportError, also to have the connection made anew.
+        """
+        if got:
+            self._heard()
+        elif want <= 0:
+            self.is_excused()
+        else:
+            self._silence(now)
+        verdict = self._check(now)
+        if verdict is Verdict.REBUILD:
+            raise TransportError(f"messages wait, and for {self._timeout_s:g} s none has come")
+        if verdict is Verdict.GIVE_UP:
+            logger.critical(
+                "messages wait, and none comes although the connection was made anew: this worker is deaf and ends; "
+                "what it holds goes back"
+            )
+        return verdict is Verdict.GIVE_UP
+
+    def _heard(self) -> None:
         """A message came."""
         self._was_rebuilt = False
         self.is_excused()
@@ -59,7 +83,7 @@ class Hearing:
         """Nothing can come now: no room, no connection, told to be quiet."""
         self._look_at, self._seen = math.inf, 0
 
-    def check(self, now: float) -> Verdict:
+    def _check(self, now: float) -> Verdict:
         """Ask, when it is time, whether messages wait. Raises TransportError."""
         if now < self._look_at:
             return Verdict.HEARS

@@ -29,7 +29,7 @@ from ..core.errors import ConfigError
 from ..pool import SlotTable
 from ..signals import SignalPipe, own_stacks, reap_strangers
 from .autoscale import Autoscale
-from .consumer import Consumer, Notice
+from .consumer import Consumer
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
@@ -38,6 +38,7 @@ from .image import Image, Legacy
 from .lifecycle import Lifecycle
 from .lifeline import Lifeline
 from .mailbox import Mailbox, readable
+from .notices import Notice
 from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
 from .title import Title

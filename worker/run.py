@@ -25,7 +25,7 @@ from ..results import open_result_store
 from .autoscale import Autoscale
 from .banner import banner
 from .broker import Broker
-from .consumer import Consumer, Notice
+from .consumer import Consumer
 from .exitcodes import ExitCode
 from .giving_back import names_of
 from .headroom import overcommitment
@@ -37,6 +37,7 @@ from .logging_setup import configure_logs
 from .mailbox import Mailbox
 from .master import Master, Plan
 from .names import node_name, owner_name
+from .notices import Notice
 from .options import WorkerOptions
 from .preparation import Preparation
 from .settler import Settler

@@ -14,7 +14,7 @@ from typing import Final
 from ..core.errors import WorkerLostError
 from ..results import StoredResult
 from ..tasks import Action, lost_outcome
-from .ledger import Entry
+from .ledger import Entry, Ledger
 from .settler import Settler
 
 logger = logging.getLogger("qworker.worker")
@@ -23,6 +23,13 @@ logger = logging.getLogger("qworker.worker")
 MAX_CRASHES: Final = 3
 
 _CAUSE: Final = "the death of the worker that ran it"
+
+
+def judge_all(ledger: Ledger, settler: Settler, final_tasks: Container[str]) -> None:
+    """End what has crashed too often; the rest goes to the front, where it came from."""
+    for entry in reversed(ledger.take_suspects()):
+        if not judge(entry, settler, final_tasks):
+            ledger.put_back([entry])
 
 
 def judge(entry: Entry, settler: Settler, final_tasks: Container[str]) -> bool:

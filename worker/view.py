@@ -65,7 +65,7 @@ class View:
     def rouse(self) -> None:
         """Have the master turn, once, when the next message comes or the broker goes. Any thread."""
         if self._consumer is not None:
-            self._consumer.is_awaited = True
+            self._consumer.notices.is_awaited = True
 
     def about(self) -> About:
         """Who the worker is. Any thread."""
