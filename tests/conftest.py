@@ -15,7 +15,6 @@ from support import RedisServer
 from support.chaos_table import pytest_terminal_summary
 from support.moto_server import MotoServer
 from support.reports import pytest_make_collect_report, pytest_runtest_makereport
-from support.sqs_server import SqsServer
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
@@ -57,21 +56,7 @@ def moto_server() -> Iterator[MotoServer]:
 
 
 @pytest.fixture
-def moto(moto_server: MotoServer) -> MotoServer:
-    """That server, with nothing in it."""
+def sqs(moto_server: MotoServer) -> MotoServer:
+    """That server, without any queue."""
     moto_server.reset()
     return moto_server
-
-
-@pytest.fixture(scope="session")
-def sqs_server() -> Iterator[SqsServer]:
-    """One moto for all tests of this process."""
-    with SqsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def sqs(sqs_server: SqsServer) -> SqsServer:
-    """That server, without any queue."""
-    sqs_server.reset()
-    return sqs_server

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .conftest import Qworker
 from support import RedisServer
-from support.sqs_server import SqsServer
+from support.moto_server import MotoServer
 
 
 def complaints(out: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_an_application_that_cannot_be_imported_is_the_import_error_itself(qwork
     assert qworker("-A", "nothing_here", "doctor").code == 3
 
 
-def test_sqs_is_looked_at_queue_by_queue(qworker: Qworker, shop: Path, sqs: SqsServer) -> None:
+def test_sqs_is_looked_at_queue_by_queue(qworker: Qworker, shop: Path, sqs: MotoServer) -> None:
     for name in ("celery", "dead"):
         sqs.queue(name)
     ended = qworker("-A", "cli_shop", "-b", sqs.url, "doctor")
@@ -64,7 +64,7 @@ def test_sqs_is_looked_at_queue_by_queue(qworker: Qworker, shop: Path, sqs: SqsS
     assert qworker("-A", "cli_shop", "-b", sqs.url, "doctor", "-Q", "hipri").code == 0
 
 
-def test_a_time_limit_that_sqs_cannot_wait_for_is_named(qworker: Qworker, shop: Path, sqs: SqsServer) -> None:
+def test_a_time_limit_that_sqs_cannot_wait_for_is_named(qworker: Qworker, shop: Path, sqs: MotoServer) -> None:
     sqs.queue("hipri")
     (shop / "cli_long.py").write_text(
         f"from qworker import App\napp = App('cli_long', broker={sqs.url!r})\n"

@@ -33,7 +33,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Broker:
     if request.param == "sqlite":
         return InSqlite(tmp_path)
     if request.param == "sqs":
-        return InSqs(request.getfixturevalue("sqs_server"))
+        return InSqs(request.getfixturevalue("moto_server"))
     executable = REDIS[request.param]
     if executable == newest_redis():
         return InRedis(request.getfixturevalue("redis_server"))

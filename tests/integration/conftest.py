@@ -11,7 +11,7 @@ import pytest
 import redis as redis_client
 
 from support import RedisServer, Shop
-from support.sqs_server import SqsServer
+from support.moto_server import MotoServer
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def sqlite_shop(shop_on: Callable[[str, str], Shop], tmp_path: Path) -> Shop:
 
 
 @pytest.fixture
-def sqs_shop(shop_on: Callable[[str, str], Shop], sqs: SqsServer, tmp_path: Path) -> Shop:
+def sqs_shop(shop_on: Callable[[str, str], Shop], sqs: MotoServer, tmp_path: Path) -> Shop:
     """The application on SQS with a queue `hipri`, its results in a SQLite file."""
     sqs.queue("hipri")
     return shop_on(sqs.url, f"sqlite:///{tmp_path}/results.db")

@@ -11,21 +11,21 @@ from qworker.tasks.publishing import prepare
 from qworker.transports import open_transport
 
 from support import Shop
+from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy
-from support.sqs_server import SqsServer
 from support.waiting import wait_until
 
 _WORK = ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch")
 
 
 @pytest.fixture
-def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
     with SqsProxy(sqs.port) as proxy:
         yield proxy
 
 
 def test_under_load_a_task_costs_a_quarter_of_a_request_at_most(
-    sqs_shop: Shop, sqs: SqsServer, proxy: SqsProxy
+    sqs_shop: Shop, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     count = 400
     producer = open_transport(sqs.url)
@@ -37,7 +37,7 @@ def test_under_load_a_task_costs_a_quarter_of_a_request_at_most(
     assert sum(counts[action] for action in _WORK) <= 0.25 * count, counts
 
 
-def test_an_idle_worker_costs_one_request_per_wait_and_queue(sqs_shop: Shop, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_an_idle_worker_costs_one_request_per_wait_and_queue(sqs_shop: Shop, sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("lopri")
     env = {"TEST_BROKER_OPTIONS": '{"wait_time_seconds": 3}'}
     sqs_shop.worker("-c", "2", "-Q", "hipri,lopri", "-b", proxy.url, env=env)

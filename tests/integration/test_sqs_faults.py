@@ -13,8 +13,8 @@ from qworker.tasks.publishing import prepare
 from qworker.transports import open_transport
 
 from support import Shop
+from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy, throttled
-from support.sqs_server import SqsServer
 from support.waiting import wait_until
 
 SEED = int(os.environ.get("QWORKER_CHAOS_SEED") or 7)
@@ -48,7 +48,7 @@ class Dice:
         return 200, {"Successful": [], "Failed": failed}
 
 
-def test_faults_of_every_kind_and_deaths_lose_nothing(sqs_shop: Shop, sqs: SqsServer) -> None:
+def test_faults_of_every_kind_and_deaths_lose_nothing(sqs_shop: Shop, sqs: MotoServer) -> None:
     producer = open_transport(sqs.url)
     calls = [prepare(sqs_shop.app, "shop.noted", [f"n{n}"], queue="hipri").envelope for n in range(COUNT)]
     producer.publish(calls)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support import Shop
-from support.sqs_server import SqsServer
+from support.moto_server import MotoServer
 from support.waiting import wait_until
 
 _STEPS = """
@@ -42,7 +42,7 @@ def fails(name):
 
 
 @pytest.fixture
-def steps(sqs_shop: Shop, sqs: SqsServer) -> Shop:
+def steps(sqs_shop: Shop, sqs: MotoServer) -> Shop:
     sqs.queue("steps.fifo")
     sqs_shop.write(_STEPS)
     sqs_shop.app = sqs_shop._import()
@@ -60,7 +60,7 @@ def ended(shop: Shop) -> int:
     return sum(line.endswith("ends") for line in shop.ran())
 
 
-def test_each_group_runs_in_order_and_groups_run_side_by_side(steps: Shop, sqs: SqsServer) -> None:
+def test_each_group_runs_in_order_and_groups_run_side_by_side(steps: Shop, sqs: MotoServer) -> None:
     publish(steps, "abc", 6)
     steps.worker("-c", "4", "-Q", "steps.fifo")
     wait_until(lambda: ended(steps) == 18, "all have run", 30.0)
@@ -79,7 +79,7 @@ def test_a_crash_keeps_the_order_of_its_group(steps: Shop) -> None:
     assert [line for line in lines if line.endswith("ends")] == [f"a {n} ends" for n in range(5)]
 
 
-def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: SqsServer) -> None:
+def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: MotoServer) -> None:
     publish(steps, "ab", 8)
     for done in (4, 9):
         worker = steps.worker("-c", "2", "-Q", "steps.fifo")
@@ -93,7 +93,7 @@ def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: SqsServer) -> No
         assert ends == [f"{group} {n} ends" for n in range(8)]
 
 
-def test_failed_runs_follow_the_backoff_policy_and_a_stop_does_not_count(steps: Shop, sqs: SqsServer) -> None:
+def test_failed_runs_follow_the_backoff_policy_and_a_stop_does_not_count(steps: Shop, sqs: MotoServer) -> None:
     url = f"{sqs.endpoint}/123456789012/hipri"
     queue = {"url": url, "backoff_policy": {1: 1, 2: 3, 3: 600}, "backoff_tasks": ["shop.fails"]}
     env = {"TEST_BROKER_OPTIONS": json.dumps({"predefined_queues": {"hipri": queue}})}

@@ -6,20 +6,19 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 import celery
 import pytest
 
 from support import Shop
-from support.sqs_server import KEY, SECRET, SqsServer
+from support.moto_server import LOGIN, MotoServer
 from support.waiting import wait_until
 
 OPTIONS = {"s3_bucket": "payloads", "s3_prefix": "shop/", "wait_time_seconds": 1, "dead_letter_queue": "dead"}
 
 
 @pytest.fixture
-def s3(sqs: SqsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def s3(sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of S3, where there is a bucket for the shop's payloads."""
     monkeypatch.setenv("TEST_BROKER_OPTIONS", json.dumps(OPTIONS))
     client = sqs.client_of("s3")
@@ -31,17 +30,16 @@ def s3(sqs: SqsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def aws_shop(s3: Any, shop_on: Callable[[str, str], Shop], sqs: SqsServer) -> Shop:
+def aws_shop(s3: Any, shop_on: Callable[[str, str], Shop], sqs: MotoServer) -> Shop:
     """Queue, payloads and results on AWS."""
-    login = f"{KEY}:{quote(SECRET, safe='')}"
-    return shop_on(sqs.url, f"dynamodb://{login}@127.0.0.1:{sqs.port}/results?create_table=true")
+    return shop_on(sqs.url, f"dynamodb://{LOGIN}@127.0.0.1:{sqs.port}/results?create_table=true")
 
 
 def keys(s3: Any) -> list[str]:
     return [entry["Key"] for entry in s3.list_objects_v2(Bucket="payloads").get("Contents", ())]
 
 
-def test_large_and_small_messages_run_and_leave_nothing_behind(aws_shop: Shop, s3: Any, sqs: SqsServer) -> None:
+def test_large_and_small_messages_run_and_leave_nothing_behind(aws_shop: Shop, s3: Any, sqs: MotoServer) -> None:
     worker = aws_shop.worker()
     echo = aws_shop.task("echo")
     big = [echo.delay("x" * 3_000_000, n) for n in range(3)]
@@ -72,7 +70,7 @@ def test_a_killed_worker_s_large_message_runs_elsewhere(
 
 
 def test_a_message_whose_payload_is_gone_is_a_dead_letter_and_a_failure(
-    aws_shop: Shop, s3: Any, sqs: SqsServer
+    aws_shop: Shop, s3: Any, sqs: MotoServer
 ) -> None:
     result = aws_shop.task("echo").delay("x" * 300_000)
     s3.delete_object(Bucket="payloads", Key=keys(s3)[0])
@@ -88,7 +86,7 @@ def test_a_message_whose_payload_is_gone_is_a_dead_letter_and_a_failure(
 
 
 def test_celery_s_own_messages_run_beside_and_its_client_reads_the_results(
-    aws_shop: Shop, s3: Any, sqs: SqsServer
+    aws_shop: Shop, s3: Any, sqs: MotoServer
 ) -> None:
     aws_shop.worker()
     assert aws_shop.task("add").delay(1, 1).get(timeout=30) == 2

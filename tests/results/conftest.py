@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from qworker.results import ResultStore, open_result_store
 
 from support import RedisServer
-from support.moto_server import KEY_ID, SECRET, MotoServer
+from support.moto_server import LOGIN, MotoServer
 
 OpenStore = Callable[..., ResultStore]
 Forked = Callable[..., list[bool]]
@@ -31,7 +30,7 @@ def own_redis() -> Iterator[RedisServer]:
 def table_url(moto_server: MotoServer) -> str:
     """A new table of DynamoDB."""
     name = f"results-{uuid.uuid4()}"
-    client = moto_server.client("dynamodb", "us-east-1")
+    client = moto_server.client_of("dynamodb")
     client.create_table(
         TableName=name,
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
@@ -39,7 +38,7 @@ def table_url(moto_server: MotoServer) -> str:
         BillingMode="PAY_PER_REQUEST",
     )
     client.close()
-    return f"dynamodb://{KEY_ID}:{quote(SECRET, safe='')}@{moto_server.place}/{name}"
+    return f"dynamodb://{LOGIN}@{moto_server.place}/{name}"
 
 
 @pytest.fixture(params=["redis", "sqlite", "dynamodb"])

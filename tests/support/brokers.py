@@ -14,8 +14,8 @@ from qworker.testing import MemoryBroker, MemoryTransport
 from qworker.transports import Ack, Delivery, Rejection, Settled, Transport, open_transport
 from qworker.transports.sqs import SqsTransport
 
+from .moto_server import MotoServer
 from .redis_server import RedisServer
-from .sqs_server import SqsServer
 from .waiting import wait_until
 
 Places = list[tuple[str, bytes]]
@@ -171,7 +171,7 @@ OpenBroker = Callable[[], Broker]
 class InSqs:
     """A moto server. What waits there cannot be looked at, so there are no `places`."""
 
-    def __init__(self, server: SqsServer) -> None:
+    def __init__(self, server: MotoServer) -> None:
         self.server = server
         self.clear()
 

@@ -1,4 +1,8 @@
-"""A moto server for tests: AWS's own HTTP protocols (SQS, DynamoDB, S3, STS), in memory, on a free loopback port."""
+"""A moto server for tests: AWS's own HTTP protocols (SQS, DynamoDB, S3, STS), in memory, on a free loopback port.
+
+moto keeps no time of its own and answers as AWS does; what it does not do (throttling, partial failures, lost answers)
+tests make with a proxy or with botocore's Stubber.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,22 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 from .redis_server import free_port
 from .waiting import wait_until
 
 #: What clients of the server may say they are: it believes everybody.
-KEY_ID = "AKIAQWORKERTEST"
-SECRET = "secret/of+the@test"
-REGION = "eu-west-1"
+KEY_ID: Final = "AKIAQWORKERTEST"
+SECRET: Final = "secret/of+the@test"
+REGION: Final = "us-east-1"
+#: The two, as they stand in a URL.
+LOGIN: Final = f"{KEY_ID}:{quote(SECRET, safe='')}"
+_ACCOUNT: Final = "123456789012"
 
 
 class MotoServer:
@@ -32,7 +41,7 @@ class MotoServer:
     @property
     def endpoint(self) -> str:
         """Where every service answers."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.place}"
 
     @property
     def place(self) -> str:
@@ -40,22 +49,24 @@ class MotoServer:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def url(self) -> str:
+        """As a broker."""
+        return f"sqs://{LOGIN}@{self.place}"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    def client(self, service: str, region: str = REGION, **options: Any) -> Any:
-        """A botocore client, for looking behind the scenes."""
-        import boto3
+    def client_of(self, service: str, region: str = REGION) -> Any:
+        """botocore's client, for looking behind the scenes."""
+        from botocore.session import Session
 
-        return boto3.client(
-            service,
-            region_name=region,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=KEY_ID,
-            aws_secret_access_key=SECRET,
-            **options,
-        )
+        session = Session()
+        session.set_credentials(KEY_ID, SECRET)
+        return session.create_client(service, region_name=region, endpoint_url=self.endpoint)
+
+    # ---- its life ----
 
     def start(self) -> MotoServer:
         """Start, and wait until it answers."""
@@ -73,6 +84,9 @@ class MotoServer:
 
     def stop(self) -> None:
         """Kill it; what it held is gone."""
+        client = self.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
@@ -89,7 +103,7 @@ class MotoServer:
     def reset(self) -> None:
         """Forget every queue, table and bucket."""
         request = urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=20):
             pass
 
     def __enter__(self) -> MotoServer:
@@ -109,3 +123,49 @@ class MotoServer:
 
     def _said(self) -> str:
         return (Path(self._folder.name) / "log").read_text(errors="replace")[-2000:]
+
+    # ---- its queues ----
+
+    @cached_property
+    def client(self) -> Any:
+        """A client for SQS, shared by all that look."""
+        return self.client_of("sqs")
+
+    def queue(self, name: str, **attributes: Any) -> str:
+        """Create a queue; returns its URL."""
+        if name.endswith(".fifo"):
+            attributes["FifoQueue"] = "true"
+        made = self.client.create_queue(QueueName=name, Attributes={k: str(v) for k, v in attributes.items()})
+        return str(made["QueueUrl"])
+
+    def arn(self, name: str) -> str:
+        return f"arn:aws:sqs:{REGION}:{_ACCOUNT}:{name}"
+
+    def counts(self, name: str) -> tuple[int, int, int]:
+        """About how many messages are visible, in flight, delayed; of moto these numbers are exact."""
+        names = ["", "NotVisible", "Delayed"]
+        wanted = [f"ApproximateNumberOfMessages{n}" for n in names]
+        found = self.client.get_queue_attributes(QueueUrl=self._url_of(name), AttributeNames=wanted)["Attributes"]
+        visible, hidden, delayed = (int(found[n]) for n in wanted)
+        return visible, hidden, delayed
+
+    def receive(self, name: str, *, most: int = 10, visible_s: int = 30, wait_s: int = 0) -> list[dict[str, Any]]:
+        """Take messages, as another consumer would."""
+        found = self.client.receive_message(
+            QueueUrl=self._url_of(name),
+            MaxNumberOfMessages=most,
+            VisibilityTimeout=visible_s,
+            WaitTimeSeconds=wait_s,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        messages: list[dict[str, Any]] = found.get("Messages", [])
+        return messages
+
+    def send(self, name: str, body: str, **more: Any) -> str:
+        """Send a body as it is; returns the message's id."""
+        sent = self.client.send_message(QueueUrl=self._url_of(name), MessageBody=body, **more)
+        return str(sent["MessageId"])
+
+    def _url_of(self, name: str) -> str:
+        return f"{self.endpoint}/{_ACCOUNT}/{name}"

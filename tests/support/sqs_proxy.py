@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from .sqs_server import KEY, SECRET
+from .moto_server import LOGIN
 
 
 class Request(NamedTuple):
@@ -47,7 +47,7 @@ class SqsProxy:
     @property
     def url(self) -> str:
         """As a broker."""
-        return f"sqs://{KEY}:{SECRET.replace('/', '%2F').replace('+', '%2B')}@127.0.0.1:{self.port}"
+        return f"sqs://{LOGIN}@127.0.0.1:{self.port}"
 
     def counts(self) -> Counter[str]:
         """How many of each action have passed."""

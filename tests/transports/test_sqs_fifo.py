@@ -15,7 +15,7 @@ from qworker.transports.sqs import SqsTransport
 
 from support.brokers import PatientTransport
 from support.messages import number_of, numbers_of, raw_message
-from support.sqs_server import SqsServer
+from support.moto_server import MotoServer
 from support.waiting import wait_until
 
 OpenSqs = Callable[..., PatientTransport]
@@ -23,7 +23,7 @@ QUEUE = "f.fifo"
 
 
 @pytest.fixture
-def open_fifo(sqs: SqsServer) -> Iterator[OpenSqs]:
+def open_fifo(sqs: MotoServer) -> Iterator[OpenSqs]:
     opened = []
     sqs.queue(QUEUE)
 
@@ -66,7 +66,7 @@ def test_of_each_group_the_first_alone_is_handed_over(open_fifo: OpenSqs) -> Non
     assert sorted(next_of(worker)) == [2, 11]
 
 
-def test_the_next_one_waits_until_sqs_has_confirmed_the_delete(open_fifo: OpenSqs, sqs: SqsServer) -> None:
+def test_the_next_one_waits_until_sqs_has_confirmed_the_delete(open_fifo: OpenSqs, sqs: MotoServer) -> None:
     worker = open_fifo()
     worker.publish([message(n) for n in range(3)])
     order = []
@@ -89,7 +89,7 @@ def test_a_released_message_takes_those_behind_it_along(open_fifo: OpenSqs) -> N
     assert order == [0, 1, 2, 3]
 
 
-def test_a_crashed_message_runs_again_here_at_once_ahead_of_its_group(open_fifo: OpenSqs, sqs: SqsServer) -> None:
+def test_a_crashed_message_runs_again_here_at_once_ahead_of_its_group(open_fifo: OpenSqs, sqs: MotoServer) -> None:
     worker = open_fifo()
     worker.publish([message(n) for n in range(3)])
     (first,) = worker.reserve([QUEUE], 9)
@@ -104,7 +104,7 @@ def test_a_crashed_message_runs_again_here_at_once_ahead_of_its_group(open_fifo:
     assert next_of(worker) == [1]
 
 
-def test_a_failed_message_that_is_given_back_blocks_its_group_and_no_other(open_fifo: OpenSqs, sqs: SqsServer) -> None:
+def test_a_failed_message_that_is_given_back_blocks_its_group_and_no_other(open_fifo: OpenSqs, sqs: MotoServer) -> None:
     url = f"{sqs.endpoint}/123456789012/{QUEUE}"
     queue = {"url": url, "backoff_policy": {1: 2}, "backoff_tasks": ["shop.note"]}
     worker = open_fifo(predefined_queues={QUEUE: queue})
@@ -148,7 +148,7 @@ def test_duplicates_of_a_producer_are_dropped_by_sqs(open_fifo: OpenSqs) -> None
     assert next_of(worker) == [0]
 
 
-def test_group_and_deduplication_id_come_from_apply_async(open_fifo: OpenSqs, sqs: SqsServer) -> None:
+def test_group_and_deduplication_id_come_from_apply_async(open_fifo: OpenSqs, sqs: MotoServer) -> None:
     app = App("t", broker=sqs.url, task_default_queue=QUEUE)
 
     @app.task
@@ -162,7 +162,7 @@ def test_group_and_deduplication_id_come_from_apply_async(open_fifo: OpenSqs, sq
     assert found["customer-9"]["MessageDeduplicationId"] == "order-7"
 
 
-def test_a_stop_gives_those_behind_back_as_well(open_fifo: OpenSqs, sqs: SqsServer) -> None:
+def test_a_stop_gives_those_behind_back_as_well(open_fifo: OpenSqs, sqs: MotoServer) -> None:
     worker = open_fifo()
     worker.publish([message(n) for n in range(4)])
     (first,) = worker.reserve([QUEUE], 9)

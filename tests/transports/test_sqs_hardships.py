@@ -19,8 +19,8 @@ from qworker.transports.sqs_wire import decode_body
 
 from support.brokers import PatientTransport
 from support.messages import envelope, envelopes, numbers_of
+from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy, throttled
-from support.sqs_server import SqsServer
 from support.waiting import wait_until
 
 QUICK = {"wait_time_seconds": 0, "polling_interval": 0.02}
@@ -28,13 +28,13 @@ OpenSqs = Callable[..., Any]
 
 
 @pytest.fixture
-def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
     with SqsProxy(sqs.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def open_sqs(sqs: SqsServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
+def open_sqs(sqs: MotoServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
     """A worker's transport over the proxy; with `queues` one that does not wait for SQS after each verb."""
     opened: list[Transport] = []
 
@@ -91,7 +91,7 @@ def test_only_what_sqs_says_of_a_message_is_held_against_it(
     assert trouble_of(code, status, said) is expected
 
 
-def test_acks_wait_for_a_clock_that_is_set_right(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_acks_wait_for_a_clock_that_is_set_right(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     worker = open_sqs()
     worker.publish(envelopes(3))
     taken = worker.reserve(["hipri"], 3)
@@ -121,7 +121,7 @@ def test_throttling_does_not_let_messages_of_a_group_overtake(open_sqs: OpenSqs,
 
 
 def test_each_poll_of_a_fifo_queue_has_an_attempt_of_its_own_until_an_answer_is_lost(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs("line.fifo")
     for at in range(60):
@@ -141,7 +141,7 @@ def _takes(worker: Transport, queue: str, limit: int) -> bool:
     return True
 
 
-def test_a_message_of_a_group_that_comes_again_while_we_hold_it_runs_once(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_a_message_of_a_group_that_comes_again_while_we_hold_it_runs_once(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     sqs.queue("line.fifo")
     worker = open_sqs("line.fifo")
     worker.publish([envelope(0, queue="line.fifo")])
@@ -164,7 +164,7 @@ def _one(worker: Transport, queue: str) -> Any:
     return got[0]
 
 
-def test_a_release_whose_answer_was_lost_is_not_repeated(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_release_whose_answer_was_lost_is_not_repeated(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
     taken = worker.reserve(["hipri"], 1)
@@ -175,7 +175,7 @@ def test_a_release_whose_answer_was_lost_is_not_repeated(open_sqs: OpenSqs, sqs:
 
 
 def test_nothing_is_released_or_sent_anew_after_its_claim_has_ended(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs(lease_s=1.0)
     worker.publish(envelopes(2))
@@ -209,7 +209,7 @@ def test_an_answer_that_was_long_under_way_is_renewed_before_it_is_handed_over(
 
 
 def test_a_queue_that_is_deleted_does_not_stop_the_others(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = open_sqs("hipri", "lopri")
     worker.reserve(["hipri", "lopri"], 20)
@@ -227,7 +227,7 @@ def test_a_queue_that_is_deleted_does_not_stop_the_others(
     assert len(told) == 1
 
 
-def test_what_runs_of_a_deleted_queue_may_end(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_what_runs_of_a_deleted_queue_may_end(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     worker = open_sqs(lease_s=3.0)
     worker.publish(envelopes(1))
     taken = worker.reserve(["hipri"], 1)
@@ -255,7 +255,7 @@ def test_a_worker_that_may_not_look_connects_again(open_sqs: OpenSqs, proxy: Sqs
 
 
 def test_credentials_that_were_replaced_where_they_come_from_are_found(
-    sqs: SqsServer, proxy: SqsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sqs: MotoServer, proxy: SqsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sqs.queue("hipri")
     file = tmp_path / "credentials"
@@ -279,7 +279,7 @@ def test_credentials_that_were_replaced_where_they_come_from_are_found(
 
 
 def test_an_ack_that_cannot_be_prepared_settles_nothing_and_can_be_repeated(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     sqs.queue("next")
     worker = open_sqs()
@@ -294,7 +294,7 @@ def test_an_ack_that_cannot_be_prepared_settles_nothing_and_can_be_repeated(
 
 
 def test_a_hidden_message_is_reported_each_time_it_is_hidden(
-    open_sqs: OpenSqs, sqs: SqsServer, caplog: pytest.LogCaptureFixture
+    open_sqs: OpenSqs, sqs: MotoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
@@ -307,7 +307,7 @@ def test_a_hidden_message_is_reported_each_time_it_is_hidden(
     assert len([r for r in caplog.records if "unknown_task" in r.getMessage()]) == 2
 
 
-def test_a_role_s_token_is_not_waited_for_without_end(sqs: SqsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_s_token_is_not_waited_for_without_end(sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         worker = open_transport(

@@ -18,7 +18,6 @@ from qworker.transports.sqs_offload import Pointer, is_pointer, lost, make_point
 
 from support.messages import STRANGE, raw_message
 from support.moto_server import MotoServer
-from support.sqs_server import SqsServer
 from support.waiting import wait_until
 
 Open = Callable[..., Transport]
@@ -26,7 +25,7 @@ JSON = frozenset({"application/json"})
 
 
 @pytest.fixture
-def s3(sqs: SqsServer) -> Iterator[Any]:
+def s3(sqs: MotoServer) -> Iterator[Any]:
     """A client of S3, where there is a bucket `payloads`, and a queue `hipri` beside."""
     client = sqs.client_of("s3")
     client.create_bucket(Bucket="payloads")
@@ -36,7 +35,7 @@ def s3(sqs: SqsServer) -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_(sqs: SqsServer) -> Iterator[Open]:
+def open_(sqs: MotoServer) -> Iterator[Open]:
     opened: list[Transport] = []
 
     def make(owner: str = "", **options: Any) -> Transport:
@@ -116,7 +115,7 @@ class TestPointers:
 
 class TestOnTheWay:
     def test_a_large_message_arrives_byte_for_byte_and_its_payload_goes_with_the_ack(
-        self, open_: Open, s3: Any, sqs: SqsServer
+        self, open_: Open, s3: Any, sqs: MotoServer
     ) -> None:
         raw, worker = large(3_000_000), open_("w1")
         open_().publish([Envelope("hipri", raw)])
@@ -128,7 +127,7 @@ class TestOnTheWay:
         worker.ack([Ack(delivery)])
         wait_until(lambda: keys(s3) == [] and sqs.counts("hipri") == (0, 0, 0), "nothing is left")
 
-    def test_a_small_message_does_not_go_to_s3(self, open_: Open, s3: Any, sqs: SqsServer) -> None:
+    def test_a_small_message_does_not_go_to_s3(self, open_: Open, s3: Any, sqs: MotoServer) -> None:
         raw = raw_message(1, "hipri")
         open_().publish([Envelope("hipri", raw)])
 
@@ -136,7 +135,7 @@ class TestOnTheWay:
         (message,) = sqs.receive("hipri")
         assert base64.b64decode(message["Body"]) == raw
 
-    def test_the_queues_own_limit_counts_as_well(self, open_: Open, s3: Any, sqs: SqsServer) -> None:
+    def test_the_queues_own_limit_counts_as_well(self, open_: Open, s3: Any, sqs: MotoServer) -> None:
         sqs.client.set_queue_attributes(
             QueueUrl=f"{sqs.endpoint}/123456789012/hipri", Attributes={"MaximumMessageSize": "200000"}
         )
@@ -193,7 +192,7 @@ class TestOnTheWay:
         wait_until(lambda: keys(s3) == [], "the payload is gone")
 
     def test_a_dead_letter_keeps_its_payload_until_it_has_run_after_all(
-        self, open_: Open, s3: Any, sqs: SqsServer
+        self, open_: Open, s3: Any, sqs: MotoServer
     ) -> None:
         sqs.queue("dead")
         raw, worker = large(), open_("w1", dead_letter_queue="dead")
@@ -209,7 +208,7 @@ class TestOnTheWay:
         worker.ack([Ack(delivery)])
         wait_until(lambda: keys(s3) == [], "the payload is gone")
 
-    def test_group_and_order_of_a_fifo_queue_are_kept(self, open_: Open, s3: Any, sqs: SqsServer) -> None:
+    def test_group_and_order_of_a_fifo_queue_are_kept(self, open_: Open, s3: Any, sqs: MotoServer) -> None:
         sqs.queue("steps.fifo")
         raws = [large(6000 + n, MessageGroupId="g", MessageDeduplicationId=f"d{n}") for n in range(3)]
         open_().publish([Envelope("steps.fifo", raw) for raw in raws])
@@ -241,7 +240,7 @@ class TestTroubles:
 
     @pytest.mark.parametrize(("bucket", "key"), [("private", "qworker/x"), ("payloads", "others/x")])
     def test_a_pointer_elsewhere_is_neither_read_nor_deleted(
-        self, open_: Open, s3: Any, sqs: SqsServer, bucket: str, key: str
+        self, open_: Open, s3: Any, sqs: MotoServer, bucket: str, key: str
     ) -> None:
         s3.create_bucket(Bucket="private")
         raw = large()
@@ -266,12 +265,12 @@ class TestTroubles:
             decode(delivery.raw, accept=JSON)
 
     def test_while_s3_is_away_a_message_waits_and_loses_nothing(
-        self, open_: Open, sqs: SqsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, open_: Open, sqs: MotoServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         sqs.queue("hipri")
         with MotoServer() as elsewhere:
             monkeypatch.setenv("AWS_ENDPOINT_URL_S3", elsewhere.endpoint)
-            client = elsewhere.client("s3", "us-east-1")
+            client = elsewhere.client_of("s3")
             client.create_bucket(Bucket="payloads")
             client.close()
             worker, producer = open_("w1"), open_()

@@ -14,12 +14,12 @@ from qworker.transports import Transport, open_transport
 from qworker.transports.sqs_queues import sqs_name
 
 from support.messages import envelopes
+from support.moto_server import KEY_ID, SECRET, MotoServer
 from support.sqs_proxy import SqsProxy
-from support.sqs_server import KEY, SECRET, SqsServer
 
 
 @pytest.fixture
-def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
     with SqsProxy(sqs.port) as proxy:
         yield proxy
 
@@ -45,14 +45,14 @@ def test_names_are_made_as_kombu_makes_them(name: str, prefix: str, expected: st
 
 
 @pytest.mark.parametrize("name", ["", "ü", "a b", "x" * 81])
-def test_a_name_that_sqs_does_not_allow_is_refused(sqs: SqsServer, name: str) -> None:
+def test_a_name_that_sqs_does_not_allow_is_refused(sqs: MotoServer, name: str) -> None:
     transport = open_transport(sqs.url)
     with pytest.raises(ConfigError, match="letters, digits"):
         transport.depths([name])
     transport.close()
 
 
-def test_a_queue_is_found_by_its_name_without_listing_the_account(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_queue_is_found_by_its_name_without_listing_the_account(sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("pfx-a-b")
     worker = connected(proxy.url, "a.b", queue_name_prefix="pfx-")
     worker.publish(envelopes(1, "a.b"))
@@ -61,7 +61,7 @@ def test_a_queue_is_found_by_its_name_without_listing_the_account(sqs: SqsServer
     assert set(proxy.counts()) == {"GetQueueUrl", "GetQueueAttributes", "SendMessageBatch"}
 
 
-def test_missing_queues_stop_a_worker_and_are_named_with_their_region(sqs: SqsServer) -> None:
+def test_missing_queues_stop_a_worker_and_are_named_with_their_region(sqs: MotoServer) -> None:
     sqs.queue("there")
     with pytest.raises(ConfigError) as caught:
         connected(sqs.url, "there", "hipri", "lopri", region="eu-west-1", queue_name_prefix="x-")
@@ -69,7 +69,7 @@ def test_missing_queues_stop_a_worker_and_are_named_with_their_region(sqs: SqsSe
     assert all(word in text for word in ("'x-hipri'", "'x-lopri'", "eu-west-1", "task_create_missing_queues"))
 
 
-def test_a_producer_does_not_create_a_queue_either(sqs: SqsServer) -> None:
+def test_a_producer_does_not_create_a_queue_either(sqs: MotoServer) -> None:
     producer = connected(sqs.url)
     with pytest.raises(ConfigError, match="no SQS queue 'hipri' in the region us-east-1"):
         producer.publish(envelopes(1))
@@ -77,7 +77,7 @@ def test_a_producer_does_not_create_a_queue_either(sqs: SqsServer) -> None:
     assert "QueueUrls" not in sqs.client.list_queues()
 
 
-def test_a_missing_queue_is_created_when_that_is_wanted(sqs: SqsServer) -> None:
+def test_a_missing_queue_is_created_when_that_is_wanted(sqs: MotoServer) -> None:
     options = {
         "create_missing_queues": True,
         "visibility_timeout": 77,
@@ -93,7 +93,7 @@ def test_a_missing_queue_is_created_when_that_is_wanted(sqs: SqsServer) -> None:
     assert sqs.client.get_queue_url(QueueName="new.fifo")
 
 
-def test_a_start_says_what_the_queues_are(sqs: SqsServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_start_says_what_the_queues_are(sqs: MotoServer, caplog: pytest.LogCaptureFixture) -> None:
     sqs.queue("dead")
     policy = f'{{"deadLetterTargetArn": "{sqs.arn("dead")}", "maxReceiveCount": 4}}'
     sqs.queue("hipri", VisibilityTimeout=45, RedrivePolicy=policy)
@@ -108,15 +108,15 @@ def test_a_start_says_what_the_queues_are(sqs: SqsServer, caplog: pytest.LogCapt
     worker.close()
 
 
-def test_a_missing_dead_letter_queue_stops_a_worker(sqs: SqsServer) -> None:
+def test_a_missing_dead_letter_queue_stops_a_worker(sqs: MotoServer) -> None:
     sqs.queue("hipri")
     with pytest.raises(ConfigError, match="'graveyard'"):
         connected(sqs.url, "hipri", dead_letter_queue="graveyard")
 
 
-def test_predefined_queues_are_neither_looked_up_nor_created(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_predefined_queues_are_neither_looked_up_nor_created(sqs: MotoServer, proxy: SqsProxy) -> None:
     url = sqs.queue("elsewhere").replace(str(sqs.port), str(proxy.port))
-    predefined = {"my-q": {"url": url, "access_key_id": KEY, "secret_access_key": SECRET}}
+    predefined = {"my-q": {"url": url, "access_key_id": KEY_ID, "secret_access_key": SECRET}}
     worker = connected("sqs://", "my-q", predefined_queues=predefined)
     worker.publish(envelopes(1, "my-q"))
     with pytest.raises(ConfigError, match="not among the predefined_queues"):
@@ -126,7 +126,7 @@ def test_predefined_queues_are_neither_looked_up_nor_created(sqs: SqsServer, pro
     assert set(proxy.counts()) == {"GetQueueAttributes", "SendMessageBatch"}
 
 
-def test_without_credentials_a_worker_says_where_they_belong(sqs: SqsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_a_worker_says_where_they_belong(sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -135,14 +135,14 @@ def test_without_credentials_a_worker_says_where_they_belong(sqs: SqsServer, mon
         connected(f"sqs://127.0.0.1:{sqs.port}", "hipri")
 
 
-def test_credentials_of_the_environment_are_used(sqs: SqsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_the_environment_are_used(sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     sqs.queue("hipri")
     connected(f"sqs://127.0.0.1:{sqs.port}", "hipri").close()
 
 
-def test_refused_credentials_end_a_start(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_refused_credentials_end_a_start(sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("hipri")
     said = {"__type": "com.amazon.coral.service#InvalidClientTokenId", "message": "The security token is invalid."}
     proxy.break_("GetQueueUrl", lambda asked: (403, said))
@@ -150,7 +150,7 @@ def test_refused_credentials_end_a_start(sqs: SqsServer, proxy: SqsProxy) -> Non
         connected(proxy.url, "hipri")
 
 
-def test_a_server_out_of_reach_is_worth_another_try(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_server_out_of_reach_is_worth_another_try(sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("hipri")
     worker = open_transport(proxy.url, owner="w/1", queues=["hipri"])
     proxy.is_cut = True
@@ -161,7 +161,7 @@ def test_a_server_out_of_reach_is_worth_another_try(sqs: SqsServer, proxy: SqsPr
     worker.close()
 
 
-def test_a_role_is_assumed_and_its_token_renewed_before_it_ends(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_role_is_assumed_and_its_token_renewed_before_it_ends(sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("hipri")
     options = {"sts_role_arn": "arn:aws:iam::123456789012:role/STSTest", "sts_token_timeout": 900}
     producer = connected(proxy.url, **options)
@@ -177,7 +177,7 @@ def test_a_role_is_assumed_and_its_token_renewed_before_it_ends(sqs: SqsServer, 
     assert sqs.counts("hipri")[0] == 3
 
 
-def test_a_refused_signature_shows_nothing_of_what_was_signed(sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_refused_signature_shows_nothing_of_what_was_signed(sqs: MotoServer, proxy: SqsProxy) -> None:
     sqs.queue("hipri")
     text = "The request signature does not match.\n\nThe Canonical String should have been\nx-amz-security-token:s3cret"
     said = {"__type": "com.amazon.coral.service#SignatureDoesNotMatch", "message": text}

@@ -16,8 +16,8 @@ from qworker.transports import Ack, Delivery, Envelope, Rejection
 
 from support.brokers import PatientTransport
 from support.messages import envelope, envelopes, numbers_of, raw_message
+from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy, throttled
-from support.sqs_server import SqsServer
 from support.waiting import wait_until
 
 OpenSqs = Callable[..., PatientTransport]
@@ -26,13 +26,13 @@ QUICK = {"wait_time_seconds": 0, "polling_interval": 0.02}
 
 
 @pytest.fixture
-def proxy(sqs: SqsServer) -> Iterator[SqsProxy]:
+def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
     with SqsProxy(sqs.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def open_sqs(sqs: SqsServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
+def open_sqs(sqs: MotoServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
     """A worker's transport, over the proxy."""
     opened = []
     sqs.queue("hipri")
@@ -48,7 +48,7 @@ def open_sqs(sqs: SqsServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
         transport.close()
 
 
-def predefined(sqs: SqsServer, proxy: SqsProxy, **more: Any) -> dict[str, Any]:
+def predefined(sqs: MotoServer, proxy: SqsProxy, **more: Any) -> dict[str, Any]:
     url = f"http://127.0.0.1:{proxy.port}/123456789012/hipri"
     return {"predefined_queues": {"hipri": {"url": url, **more}}}
 
@@ -82,7 +82,7 @@ def test_what_follows_is_sent_before_the_message_is_deleted(open_sqs: OpenSqs, p
 
 
 def test_entries_that_fail_for_a_moment_are_tried_again_alone(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     def some_fail(asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         ids = [entry["Id"] for entry in asked["Entries"]]
@@ -100,7 +100,7 @@ def test_entries_that_fail_for_a_moment_are_tried_again_alone(
     assert proxy.counts()["DeleteMessageBatch"] >= 3
 
 
-def test_an_entry_that_the_answer_forgets_is_sent_again(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_an_entry_that_the_answer_forgets_is_sent_again(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     worker = open_sqs()
     worker.publish(envelopes(2))
     taken = worker.reserve(["hipri"], 2)
@@ -206,7 +206,7 @@ def test_twelve_hours_are_announced_before_they_end(
 # ---- giving back ----
 
 
-def test_a_message_is_given_back_by_its_visibility(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_message_is_given_back_by_its_visibility(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     worker = open_sqs()
     worker.publish(envelopes(3))
     worker.requeue(worker.reserve(["hipri"], 3))
@@ -214,7 +214,7 @@ def test_a_message_is_given_back_by_its_visibility(open_sqs: OpenSqs, sqs: SqsSe
     assert hidden_for(proxy)[-3:] == [0, 0, 0]
 
 
-def test_one_that_was_received_five_times_is_sent_anew(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_one_that_was_received_five_times_is_sent_anew(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
     ids = set()
@@ -225,7 +225,7 @@ def test_one_that_was_received_five_times_is_sent_anew(open_sqs: OpenSqs, sqs: S
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
 
 
-def test_a_clean_release_never_lets_the_redrive_policy_strike(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_a_clean_release_never_lets_the_redrive_policy_strike(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     sqs.queue("dead")
     policy = json.dumps({"deadLetterTargetArn": sqs.arn("dead"), "maxReceiveCount": 2})
     url = f"{sqs.endpoint}/123456789012/hipri"
@@ -242,7 +242,7 @@ def test_a_clean_release_never_lets_the_redrive_policy_strike(open_sqs: OpenSqs,
     assert sqs.counts("dead") == (0, 0, 0)
 
 
-def test_one_that_its_workers_do_not_survive_is_taken_for_lethal(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_one_that_its_workers_do_not_survive_is_taken_for_lethal(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
     for _ in range(9):
@@ -251,7 +251,7 @@ def test_one_that_its_workers_do_not_survive_is_taken_for_lethal(open_sqs: OpenS
     assert delivery.crashes == 3
 
 
-def test_crashes_travel_with_the_message(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_crashes_travel_with_the_message(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     ours, theirs = open_sqs(), open_sqs("theirs/1")
     sent = envelope(1)
     attributes = {"team": {"DataType": "String", "StringValue": "a"}}
@@ -279,7 +279,9 @@ def test_a_delay_goes_with_the_message_as_far_as_sqs_allows(open_sqs: OpenSqs, p
     assert delays == [600, 900, 0, None]
 
 
-def test_what_arrives_too_early_is_parked_by_its_visibility(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_what_arrives_too_early_is_parked_by_its_visibility(
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
+) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
     worker.requeue(worker.reserve(["hipri"], 1), due=time.time() + 7200)
@@ -288,7 +290,7 @@ def test_what_arrives_too_early_is_parked_by_its_visibility(open_sqs: OpenSqs, s
 
 
 def test_what_is_due_after_twelve_hours_is_delayed_anew_and_sent_before_it_is_deleted(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
@@ -308,7 +310,7 @@ def fail(worker: PatientTransport, delivery: Delivery) -> None:
     assert worker.reject([Rejection(delivery, "failed")]).done == 1
 
 
-def test_a_listed_task_s_failures_follow_the_policy(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_listed_task_s_failures_follow_the_policy(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     options = predefined(sqs, proxy, backoff_policy={1: 1, 2: 2, 3: 40}, backoff_tasks=["shop.note"])
     worker = open_sqs(**options)
     worker.publish(envelopes(1))
@@ -320,7 +322,7 @@ def test_a_listed_task_s_failures_follow_the_policy(open_sqs: OpenSqs, sqs: SqsS
     assert waits == [1, 2, 40]
 
 
-def test_a_clean_release_does_not_advance_the_policy(open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy) -> None:
+def test_a_clean_release_does_not_advance_the_policy(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
     options = predefined(sqs, proxy, backoff_policy={1: 1, 2: 20, 3: 40, 4: 80}, backoff_tasks=["shop.note"])
     worker = open_sqs(**options)
     worker.publish(envelopes(1))
@@ -337,7 +339,7 @@ def test_a_clean_release_does_not_advance_the_policy(open_sqs: OpenSqs, sqs: Sqs
 
 
 def test_a_bad_message_goes_to_the_named_queue_before_it_is_deleted(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     sqs.queue("pfx-dead")
     sqs.queue("pfx-hipri")
@@ -354,7 +356,7 @@ def test_a_bad_message_goes_to_the_named_queue_before_it_is_deleted(
     assert (sqs.counts("pfx-hipri"), sqs.counts("pfx-dead")) == ((1, 0, 0), (0, 0, 0))
 
 
-def test_dead_letters_can_be_listed_and_deleted(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_dead_letters_can_be_listed_and_deleted(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     sqs.queue("dead")
     worker = open_sqs(dead_letter_queue="dead")
     worker.publish(envelopes(12))
@@ -371,7 +373,9 @@ def test_without_a_dead_letter_queue_there_is_nothing_to_list(open_sqs: OpenSqs)
         open_sqs().dead_letters()
 
 
-def test_a_rejected_message_is_not_run_again_while_its_redrive_policy_counts(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_a_rejected_message_is_not_run_again_while_its_redrive_policy_counts(
+    open_sqs: OpenSqs, sqs: MotoServer
+) -> None:
     sqs.queue("dead")
     policy = json.dumps({"deadLetterTargetArn": sqs.arn("dead"), "maxReceiveCount": 3})
     url = f"{sqs.endpoint}/123456789012/hipri"
@@ -389,7 +393,7 @@ def test_a_rejected_message_is_not_run_again_while_its_redrive_policy_counts(ope
 
 
 def test_one_that_nobody_wants_is_hidden_and_stays(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
@@ -410,7 +414,7 @@ def large(size: int) -> bytes:
     return json.dumps(message).encode()
 
 
-def test_a_message_above_the_queue_s_limit_is_refused_with_both_numbers(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_a_message_above_the_queue_s_limit_is_refused_with_both_numbers(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     producer = open_sqs("")
     with pytest.raises(MessageError, match=r"takes 1048576") as caught:
         producer.publish([Envelope("hipri", large(1_100_000)), *envelopes(1)])
@@ -425,13 +429,13 @@ def test_one_that_fits_as_plain_json_only_is_sent_so(open_sqs: OpenSqs) -> None:
     assert worker.reserve(["hipri"], 1)[0].raw == raw
 
 
-def test_large_messages_share_requests_as_far_as_they_fit(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_large_messages_share_requests_as_far_as_they_fit(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     worker = open_sqs()
     worker.publish([Envelope("hipri", large(100_000)) for _ in range(12)])
     assert sqs.counts("hipri") == (12, 0, 0)
 
 
-def test_what_follows_and_does_not_fit_makes_a_dead_letter_of_its_parent(open_sqs: OpenSqs, sqs: SqsServer) -> None:
+def test_what_follows_and_does_not_fit_makes_a_dead_letter_of_its_parent(open_sqs: OpenSqs, sqs: MotoServer) -> None:
     sqs.queue("dead")
     worker = open_sqs(dead_letter_queue="dead")
     worker.publish(envelopes(1))
@@ -442,7 +446,7 @@ def test_what_follows_and_does_not_fit_makes_a_dead_letter_of_its_parent(open_sq
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_bodies_are_read_whatever_way_they_are_written(open_sqs: OpenSqs, sqs: SqsServer, plain: bool) -> None:
+def test_bodies_are_read_whatever_way_they_are_written(open_sqs: OpenSqs, sqs: MotoServer, plain: bool) -> None:
     worker = open_sqs(sqs_base64_encoding=not plain)
     sent = envelope(1)
     worker.publish([sent])
@@ -457,7 +461,7 @@ def test_unique_messages_are_refused(open_sqs: OpenSqs) -> None:
 
 
 def test_what_an_at_most_once_task_starts_and_cannot_be_sent_is_told(
-    open_sqs: OpenSqs, sqs: SqsServer, caplog: pytest.LogCaptureFixture
+    open_sqs: OpenSqs, sqs: MotoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = open_sqs()
     worker.publish([Envelope("hipri", large(1_100_000)), envelope(1), envelope(2, "nowhere")])
@@ -468,14 +472,14 @@ def test_what_an_at_most_once_task_starts_and_cannot_be_sent_is_told(
 # ---- what a standard queue delivers twice ----
 
 
-def twice(asked: dict[str, Any], sqs: SqsServer) -> tuple[int, dict[str, Any]]:
+def twice(asked: dict[str, Any], sqs: MotoServer) -> tuple[int, dict[str, Any]]:
     """An answer with each message under two receipts, as concurrent servers of AWS's may give."""
     first = sqs.receive("hipri")
     return 200, {"Messages": [*first, *({**m, "ReceiptHandle": m["ReceiptHandle"]} for m in first)]}
 
 
 def test_a_message_that_comes_twice_while_we_hold_it_runs_once(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs()
     worker.publish(envelopes(3))
@@ -487,7 +491,7 @@ def test_a_message_that_comes_twice_while_we_hold_it_runs_once(
 
 
 def test_a_message_that_comes_again_after_its_delete_is_deleted_again(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
