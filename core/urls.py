@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 _SECRET_PARAMETERS = ("password", "secret", "token", "credential", "key")
 
@@ -29,14 +29,29 @@ def _redact_one(url: str) -> str:
     except ValueError:
         return url.split("://", 1)[0] + "://**"
     netloc = parts.netloc
+    if (rest := _with_bare_login(url, netloc)) is not None:
+        return f"{url.split('://', 1)[0]}://{rest}"
     if "@" in netloc:
         user, host = netloc.rsplit("@", 1)
         name = user.split(":", 1)[0]
         netloc = f"{name}:**@{host}" if ":" in user else f"{name}@{host}"
     if netloc == parts.netloc and not parts.query:
-        return url.split("#", 1)[0]  # as it was written: urlunsplit would swallow slashes of sqlite:////path
+        return url.split("#", 1)[0]  # as it was written
     query = urlencode([(k, "**" if _is_secret(k) else v) for k, v in parse_qsl(parts.query)], safe="*/")
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    # Not urlunsplit: it swallows slashes of redis+socket:///path
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _with_bare_login(url: str, netloc: str) -> str | None:
+    """What to show of a URL whose password seems to end the host part early: it holds a bare `/`, `?` or `#`.
+
+    Then what stands for a port is no number. None for all others.
+    """
+    host, colon, port = netloc.rpartition(":")
+    if not colon or "@" in netloc or port.isdigit() or not port or port.endswith("]"):
+        return None
+    _, at, place = url.split("://", 1)[1].rpartition("@")
+    return f"**@{place.split('?')[0]}" if at else f"{host}:**"
 
 
 def _redact_sqs(url: str) -> str:
