@@ -74,20 +74,21 @@ class _Redirected(io.TextIOBase):
         return self._bytes
 
     def write(self, text: str) -> int:
-        """Take text; what ends with the end of a line is logged, several lines at once as one event."""
+        """Take text; when it ends a line it is logged, several lines at once as one event.
+
+        `print` writes the end of its last line by itself, so lines in its middle end nothing.
+        """
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if getattr(self._is_logging, "now", False):
             # The log itself, or a handler of the user's, writes here: it would never come to an end.
             return self.original.write(text)
         thread = threading.get_ident()
-        done, end, rest = (self._begun.pop(thread, "") + text).rpartition("\n")
-        if end:
-            self._log(done)
-        if len(rest) > _LONGEST:
-            self._log(rest)
-        elif rest:
-            self._begun[thread] = rest
+        begun = self._begun.pop(thread, "") + text
+        if begun.endswith("\n") or len(begun) > _LONGEST:
+            self._log(begun)
+        elif begun:
+            self._begun[thread] = begun
         return len(text)
 
     def flush_lines(self) -> None:

@@ -33,7 +33,7 @@ def load(data: dict[str, Any]) -> Runtime:
     """Import the application and build the runtime. Raises AppImportError or ConfigError."""
     node = data.pop("node")
     options = WorkerOptions(**data)
-    configure_logs(options)
+    configure_logs(options, root=False)
     logs.set_process_name("Spawner")
     app = find_app(options.app, options.workdir)
     _apply(app, options)

@@ -18,8 +18,13 @@ from .options import WorkerOptions
 _PATTERNS = ("worker_log_format", "worker_task_log_format", "worker_log_datefmt", "worker_task_log_datefmt")
 
 
-def configure_logs(options: WorkerOptions, conf: Mapping[str, Any] | None = None, *, hijack: bool = False) -> None:
-    """Log as the command line says; with `conf`, in the application's formats. Raises ConfigError."""
+def configure_logs(
+    options: WorkerOptions, conf: Mapping[str, Any] | None = None, *, root: bool = True, hijack: bool = False
+) -> None:
+    """Log as the command line says; with `conf`, in the application's formats. Raises ConfigError.
+
+    Not on the `root` logger while the application is imported: its `logging.basicConfig` would change nothing.
+    """
     colour = options.colour
     if colour is None and conf is not None and not options.logfile:
         colour = conf["worker_log_color"]
@@ -29,6 +34,7 @@ def configure_logs(options: WorkerOptions, conf: Mapping[str, Any] | None = None
         colour=colour,
         logfile=options.logfile,
         patterns=_patterns(conf) if conf is not None else None,
+        root=root,
         hijack=hijack,
     )
 
