@@ -290,6 +290,8 @@ _OWN: Final[Mapping[str, Option]] = {
     "worker_max_memory_hard": Option(optional(integer(1)), None),
     # Up to so many tasks are added to worker_max_tasks_per_child, so that children do not all leave together.
     "worker_recycle_jitter": Option(_COUNT, 0),
+    # Spans of OpenTelemetry; None = as the process has been set up.
+    "task_tracing": Option(optional(boolean), None),
     # Coroutine tasks that one child runs at a time.
     "worker_async_concurrency": Option(integer(1), 10),
 }

@@ -64,14 +64,16 @@ class Executor(Protocol):
 class Runtime:
     """What the spawner has built from the application and every child inherits.
 
-    `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child. With
-    `weighs_children` each child reports its memory before it takes work. `preload()` runs in the spawner, when the
-    master has been told of the application, and before the first child is forked.
+    `config` is the JSON-able description for the master; `start(slot, hooks)` is called first in each child, `stop()`
+    last in one that leaves in peace. With `weighs_children` each child reports its memory before it takes work.
+    `preload()` runs in the spawner, when the master has been told of the application, and before the first child is
+    forked.
     """
 
     executor: Executor
     config: dict[str, Any]
     start: Callable[[int, Hooks], None]
+    stop: Callable[[], None] = lambda: None
     weighs_children: bool = False
     preload: Callable[[], None] = lambda: None
 
@@ -98,6 +100,7 @@ def child_main(
         raise SystemExit(1) from None
     try:
         child.run(own_weight_kib() if runtime.weighs_children else None)
+        runtime.stop()
     except (MasterGone, BrokenPipeError, ConnectionResetError):
         os._exit(0)
 

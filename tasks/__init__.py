@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .outcome import Action as Action
     from .outcome import Outcome as Outcome
     from .task import Task as Task
+    from .tracing import preload_tracing as preload_tracing
     from .typed_json import EncodeError as EncodeError
     from .typed_json import loads as loads
     from .usage import meter as meter
@@ -59,6 +60,7 @@ _PLACES: Final = {
     "lost_outcome": "lost",
     "meter": "usage",
     "parse_datetime": "moments",
+    "preload_tracing": "tracing",
     "running_context": "context",
     "shared_task": "current",
     "signature": "canvas",

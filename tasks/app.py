@@ -162,6 +162,14 @@ class App:
 
     def publish(self, prepared: Prepared, *, add_to_parent: bool = True) -> ResultHandle[Any]:
         """Put a prepared call on the broker. Raises TransportError if the broker did not take it."""
+        if prepared.span is None:
+            return self._publish(prepared, add_to_parent)
+        from .tracing import sending
+
+        with sending(prepared.span):
+            return self._publish(prepared, add_to_parent)
+
+    def _publish(self, prepared: Prepared, add_to_parent: bool) -> ResultHandle[Any]:
         if self._producer.publish([prepared.envelope], lambda: self._publish_policy(prepared)):
             logger.debug("%s is not published: a unique message with this id is on its way or runs", prepared.task_id)
         parent = running_context() if add_to_parent else None

@@ -24,6 +24,7 @@ from ..core.errors import (
 )
 from ..core.tally import Ending
 from . import context as contexts
+from . import tracing
 from .codec import decode, identify
 from .context import NO_CHECKPOINT, Context
 from .interrupts import Hooks, interrupts
@@ -78,6 +79,7 @@ class TaskExecutor:
         self._accept = accepted_types(conf.accept_content)
         self._timezone: str = conf.timezone
         self._max_bytes: int = conf.worker_max_message_bytes
+        self.traces = False
 
     def start(self, hooks: Hooks) -> None:
         """Call this first in each child: states of running tasks and orders to them then find their way."""
@@ -98,6 +100,17 @@ class TaskExecutor:
         contexts.checkpoint_sink = keep_checkpoint
         interrupts.install(hooks, Run._call.__code__)
         logs.set_task_info(lend_tasks(contexts.task_info))
+        if tracing.is_wanted(self.app):
+            from .tracing_setup import set_up
+
+            self.traces = set_up(self.app.main or "qworker", self.node)
+
+    def stop(self) -> None:
+        """Call this last in a child that leaves in peace."""
+        if self.traces:
+            from .tracing_setup import flush
+
+            flush()
 
     def prepare(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
         """Decode and check one message; an outcome when it is bad, unknown, expired or not due yet. Never raises."""
@@ -173,15 +186,23 @@ class Run:
         self._executor = executor
         self._context = Context.for_message(message, hostname=executor.node, queue=queue, redelivered=crashes > 0)
         ignored = message.headers.get("ignore_result")
+        self._error: BaseException | None = None  # for its span
         self._is_ignored = task.ignore_result if ignored is None else bool(ignored)
         self.stores = executor.stores_results and not self._is_ignored
 
     def run(self) -> Outcome:
         """Run the task. Every exception that a task may raise has become part of the outcome."""
-        outcome = self._run()
+        outcome = self._traced() if self._executor.traces else self._run()
         name = self.message.task
         outcome.task = _labels.get(name) or _labels.setdefault(name, name.encode("utf-8", "surrogatepass"))
         outcome.wait_s = self.wait_s
+        return outcome
+
+    def _traced(self) -> Outcome:
+        executor = self._executor
+        with tracing.processing(executor.app, self.message, self._context.queue, executor.node) as span:
+            outcome = self._run()
+            tracing.ended(span, Ending(outcome.ending).name.lower(), self._error)
         return outcome
 
     def _run(self) -> Outcome:
@@ -319,6 +340,7 @@ class Run:
 
     def _failed(self, error: BaseException) -> Outcome:
         message, task = self.message, self.task
+        self._error = error
         traceback = text_of(error)
         is_expected = bool(task.throws) and isinstance(error, task.throws)
         verb = "raised expected" if is_expected else "raised unexpected"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ..core.clock import wall_time
 from ..core.settings_values import nearest
 from ..transports import Envelope
+from . import tracing
 from .context import running_context
 from .encoding import RESERVED_HEADERS, encode_task
 from .ids import new_id
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class Prepared(NamedTuple):
-    """A call that is ready to be published. `retry`, `retry_policy`: whether and how to send again; None = as set."""
+    """A call that is ready to be published. `retry`, `retry_policy`: whether and how to send again; None = as set.
+
+    `span`: of OpenTelemetry, to be ended when it has been sent; None = there is none.
+    """
 
     task_id: str
     envelope: Envelope
     retry: bool | None = None
     retry_policy: Mapping[str, Any] | None = None
+    span: Any = None
 
 
 class Lineage(NamedTuple):
@@ -121,6 +126,10 @@ def prepare(
     queue, priority = _destination(
         app, name, args, kwargs, task, lineage, queue or _queue_of(routing_key, exchange), priority
     )
+    root_id = root_id or lineage.root_id
+    span, trace_headers = tracing.begin_send(app, name, task_id, queue, root_id)
+    if trace_headers:
+        headers = {**(headers or {}), **trace_headers}
     raw = encode_task(
         name,
         args,
@@ -134,7 +143,7 @@ def prepare(
         retries=retries,
         group_id=group_id,
         group_index=group_index,
-        root_id=root_id or lineage.root_id,
+        root_id=root_id,
         parent_id=parent_id or lineage.parent_id,
         callbacks=as_list(link),
         errbacks=as_list(link_error),
@@ -157,7 +166,7 @@ def prepare(
         published=now,
     )
     envelope = Envelope(queue, raw, priority, due, task_id=task_id, unique=needs_lock)
-    return Prepared(task_id, envelope, retry, retry_policy)
+    return Prepared(task_id, envelope, retry, retry_policy, span)
 
 
 def as_list(links: Any) -> list[Any] | None:

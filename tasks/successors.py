@@ -186,6 +186,8 @@ class _Follower:
             **{"lineage": self._lineage, "chain": rest, **defaults, **_without_nulls(given), **options},
         )
         self.envelopes.append(prepared.envelope)
+        if prepared.span is not None:
+            prepared.span.end()  # the master sends it, with the ack
         return prepared
 
 

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ..core import logs, secrets
 from ..core.errors import ConfigError
 from ..pool import Runtime
-from ..tasks import App, Hooks, TaskExecutor, find_app
+from ..tasks import App, Hooks, TaskExecutor, find_app, preload_tracing
 from ..transports import preload
 from .logging_setup import configure_logs, settle_logs
 from .options import WorkerOptions
@@ -50,13 +51,20 @@ def load(data: dict[str, Any]) -> Runtime:
         )
     executor = TaskExecutor(app, node)
     has_memory_limit = bool(app.conf.worker_max_memory_per_child or app.conf.worker_max_memory_hard)
-    return Runtime(executor, _describe(app, options), _starter(executor), has_memory_limit, _preloader(app))
+    return Runtime(
+        executor,
+        _describe(app, options),
+        _starter(executor),
+        stop=executor.stop,
+        weighs_children=has_memory_limit,
+        preload=partial(_preload, app),
+    )
 
 
-def _preloader(app: App) -> Callable[[], None]:
-    """What a producer needs from libraries that are slow to import: children share it instead of importing it each."""
-    url = app.conf.broker_url
-    return lambda: preload(url)
+def _preload(app: App) -> None:
+    """What producers and spans need from libraries that are slow to import: children share it."""
+    preload(app.conf.broker_url)
+    preload_tracing(app)
 
 
 def _apply(app: App, options: WorkerOptions) -> None:
