@@ -190,6 +190,7 @@ _MONITORING: Final = {
 
 _OWN: Final = {
     "worker_max_message_bytes": "A larger message is dead-lettered unread; also what a compressed body may unpack to. Only qworker's",
+    "task_tracing": "Whether OpenTelemetry spans are made; `None`: when the program has imported OpenTelemetry, or the environment names an exporter. Only qworker's",
     "worker_deaf_timeout": "Messages wait, slots are free, nothing comes for so long: the connection is made anew, then the worker ends with 70. Only qworker's",
     "worker_max_memory_hard": "KiB; a child that grows above it is killed during its task. Option `--max-memory-hard`. Only qworker's",
     "worker_recycle_jitter": "Up to so many tasks more before a child is replaced. Option `--recycle-jitter`. Only qworker's",
