@@ -79,15 +79,18 @@ def test_what_the_image_does_not_need_stays_out_of_the_build(path: str) -> None:
 
 
 def test_everything_that_a_wheel_is_made_of_is_in_the_build() -> None:
-    tracked = subprocess.run(["git", "-C", REPO, "ls-files"], capture_output=True, text=True).stdout.splitlines()
-    files = [Path(line) for line in tracked] or [path.relative_to(REPO) for path in REPO.glob("*/*.py")]
+    listed = subprocess.run(["git", "-C", REPO, "ls-files"], capture_output=True, text=True).stdout.split("\n")
+    files = [Path(line) for line in listed if line] or [path.relative_to(REPO) for path in REPO.glob("[!.]*/**/*")]
     rooms = {path for path in files if path.parts[0] not in {"tests", "docs", "bench", "examples"}}
     needed = {path for path in rooms if path.suffix in {".py", ".lua", ".cfg", ".toml", ".typed", ".service"}}
     kept_out = {path for path in needed if any(is_ignored(part) for part in [path, *path.parents[:-1]])}
     assert kept_out == set()
     assert not is_ignored(Path("docker"))
     assert not is_ignored(Path("docker/entrypoint"))
-    assert {Path("setup.cfg"), Path("core/errors.py"), Path("__init__.py")} <= needed
+    assert {Path("core/errors.py"), Path("transports/lua/claim.lua")} <= needed
+    assert not any(
+        is_ignored(Path(name)) for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "py.typed")
+    )
 
 
 def test_what_the_entrypoint_reads_from_files_are_options_of_the_worker() -> None:
