@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from qworker import App
 from qworker.cli.root import root
 
 from support import RedisServer
@@ -131,6 +133,23 @@ def test_the_redis_of_compose_has_nothing_that_doctor_would_complain_of() -> Non
         )
         assert "CHECK broker" not in done.stdout
         assert f"{server.url} answers" in done.stdout
+
+
+def test_the_worker_and_the_redis_of_compose_run_the_example(
+    run: Callable[..., Container], group: Callable[..., list[Path]]
+) -> None:
+    settings = {name: default(value) for name, value in SERVICE["environment"].items()}
+    folder, inside, _ = default(SERVICE["volumes"][0]).split(":")
+    memory = kib(SERVICE["deploy"]["resources"]["limits"]["memory"]) * 1024
+    with RedisServer(*COMPOSE["services"]["redis"]["command"][1:]) as server:
+        urls = {name: url.replace("//redis:6379", f"//127.0.0.1:{server.port}") for name, url in settings.items()}
+        container = run(env=urls, binds={FOLDER / folder: inside}, groups=group(memory=memory)).wait_ready()
+        with closing(App("shop", broker=urls["QWORKER_BROKER"], backend=urls["QWORKER_RESULT_BACKEND"])) as app:
+            result = app.send_task("shop.receipt", args=[[["tea", 300], ["milk", 120]]])
+            assert result.get(timeout=20) == {"lines": 2, "cents": 420}
+        assert "WARNING" not in container.log
+        container.stop()
+        assert container.wait() == 0
 
 
 # --- Kubernetes ---
