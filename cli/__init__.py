@@ -23,12 +23,19 @@ WORKER_SIGNALS: Final = frozenset(
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
+    import sys
+
+    if sys.argv[1:2] == ["health"]:  # called every few seconds in containers: it loads next to nothing
+        from .health import quick
+
+        answer = quick(sys.argv[2:])
+        if answer is not None:
+            sys.exit(answer)
     # The worker counts signals from its first moment: what arrives before its handlers stand waits for them
     # (`signals.SignalPipe`). Every other command lets them through as soon as it is known (`root`).
     signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
 
     import gc
-    import sys
 
     from ..worker import Image
     from .entry import run

@@ -113,6 +113,13 @@ def worker_options() -> list[click.Option]:
         _value(
             _WORKER, "--soft-shutdown-timeout", metavar="S", check=_seconds, help="What QUIT leaves to running tasks."
         ),
+        _value(
+            _WORKER,
+            "--http",
+            metavar="HOST:PORT|unix:PATH",
+            help="Serve health, metrics and status here too (a socket in the runtime directory; off: nowhere).",
+        ),
+        _value(_WORKER, "--http-token", metavar="SECRET", help="What to show there; better set in QWORKER_HTTP_TOKEN."),
         _value(_QUEUES, "-Q", "--queues", metavar="A,B", check=names, help="Queues to take from (the application's)."),
         _value(_QUEUES, "-X", "--exclude-queues", metavar="A,B", check=names, help="Queues not to take from."),
         _value(_QUEUES, "-I", "--include", metavar="A,B", check=names, help="More modules to import."),
@@ -155,7 +162,7 @@ def _later() -> list[click.Option]:
     flags = ("-E --task-events", "-B --beat", "--reload")
     values = (
         *("-S --statedb", "-s --schedule", "--scheduler"),
-        *("--async-concurrency", "--http"),
+        "--async-concurrency",
     )
     return [
         *(_flag(_LATER, *name.split(), check=_refuse_later) for name in flags),

@@ -33,13 +33,15 @@ _COMMANDS: Final = {
     "queues": _Entry("queues_cmd", "Show how many messages wait on each queue."),
     "purge": _Entry("purge_cmd", "Delete the messages that wait on queues."),
     "dead": _Entry("dead_cmd", "List, show, requeue or delete dead letters."),
+    "status": _Entry("status_cmd", "Show what the workers on this host do now."),
+    "health": _Entry("health_cmd", "Exit 0 if the worker on this host lives, 1 if not."),
     "doctor": _Entry("doctor_cmd", "Look at application, broker, queues and results, and say what will go wrong."),
     "systemd": _Entry("systemd_cmd", "Write or show a unit with which systemd runs a worker."),
     "report": _Entry("report_cmd", "Show versions, platform and settings, for a bug report."),
 }
 _WORKER_HELP: Final = "Run the worker (the default)."
 #: Commands that are announced but not there yet.
-_LATER: Final = ("beat", "status", "inspect", "control", "events", "top", "dashboard", "health")
+_LATER: Final = ("beat", "inspect", "control", "events", "top", "dashboard")
 
 
 class RootCommand(click.Group):

@@ -12,6 +12,7 @@ import click
 from ..core import log_events, logs
 from ..core.log_sinks import file_of, fill
 from ..daemon import Wish, settled
+from ..monitor import endpoint
 from ..worker import WorkerOptions, configure_logs, node_name, run_worker, systemd_herald
 from .options import ineffective
 
@@ -25,7 +26,9 @@ def start(ctx: click.Context) -> int:
         configure_logs(options)
         for name in ineffective(ctx):
             _say_without_effect(name)
-        companions = [companion for companion in (systemd_herald(), caller) if companion is not None]
+        node = node_name(options.nodename)
+        served = endpoint(node, ctx.params["http"], ctx.params["http_token"])
+        companions = [companion for companion in (systemd_herald(), caller, served) if companion is not None]
         return run_worker(options, companions, ctx.obj)
 
 

@@ -26,7 +26,7 @@ WORKER_OPTIONS = """
 """
 LATER = """
 -S=x -E -B -s=x --scheduler=x
---http=:80 --reload
+--reload
 --async-concurrency=5 --pool=threads --pool=solo
 """
 COMMANDS = ("worker", "demo", "call", "result", "queues", "purge", "dead", "report")
@@ -210,14 +210,14 @@ def test_an_option_whose_feature_comes_later_says_so(
 
 
 def test_a_later_option_is_refused_in_the_environment_too(qworker: Qworker) -> None:
-    assert "--http is not in this version" in qworker("-A", "shop", QWORKER_HTTP=":80").error_line
+    assert "--scheduler is not in this version" in qworker("-A", "shop", QWORKER_SCHEDULER="x").error_line
 
 
 def test_what_the_environment_says_to_the_worker_concerns_no_other_command(qworker: Qworker) -> None:
     assert qworker("report", QWORKER_CONCURRENCY="0", QWORKER_AUTOSCALE="3,1").code == 0
 
 
-@pytest.mark.parametrize("command", ["beat", "status", "inspect", "dashboard", "health"])
+@pytest.mark.parametrize("command", ["beat", "inspect", "dashboard"])
 def test_a_command_that_comes_later_says_so(qworker: Qworker, command: str) -> None:
     ended = qworker("-A", "shop", command)
 
