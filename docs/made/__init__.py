@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from . import celery_options, commands, phases, settings
+from . import celery_options, commands, phases, settings, task_options
 
 MAKERS: Final[dict[str, Callable[..., str]]] = {
     "settings": settings.section,
@@ -17,6 +17,7 @@ MAKERS: Final[dict[str, Callable[..., str]]] = {
     "celery-options": celery_options.fates,
     "options": commands.options,
     "commands": commands.commands,
+    "task-options": task_options.options,
     "phases": phases.phases_table,
     "exit-codes": phases.exit_codes,
 }
