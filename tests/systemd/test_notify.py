@@ -15,7 +15,7 @@ from support import RedisServer, Shop, Worker, wait_until
 from support.notify_socket import NotifySocket
 
 HUP, QUIT, TERM = signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM
-#: The consumer hangs, for good, as soon as a file `hang` lies beside this module.
+#: The consumer hangs, for good, as soon as a file `hang` lies beside this module; once, if the file says so.
 HANG = """
 import time
 from pathlib import Path
@@ -24,7 +24,10 @@ from qworker.worker.consumer import Consumer
 turn = Consumer.turn
 
 def hanging_turn(self):
-    while (Path(__file__).parent / "hang").exists():
+    path = Path(__file__).parent / "hang"
+    if path.exists():
+        if path.read_text() == "once":
+            path.unlink()
         time.sleep(1000)
     turn(self)
 
@@ -235,12 +238,26 @@ def test_a_consumer_that_hangs_is_not_vouched_for(shop: Shop, systemd: NotifySoc
     assert worker.process.poll() is None
 
 
-def hangable(shop: Shop, env: dict[str, str]) -> Worker:
-    """A worker whose consumer can be made to hang, and that does not notice it by itself."""
+def hangable(shop: Shop, env: dict[str, str], deaf_s: float = 0) -> Worker:
+    """A worker whose consumer can be made to hang; without `deaf_s` it does not notice it by itself."""
     (shop.folder / "sitecustomize.py").write_text(HANG)
-    shop.write((shop.folder / "shop.py").read_text() + "\napp.conf.worker_deaf_timeout = 0\n")
+    shop.write((shop.folder / "shop.py").read_text() + f"\napp.conf.worker_deaf_timeout = {deaf_s}\n")
     path = os.pathsep.join([str(shop.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return shop.worker("-c", "1", "-Q", "hipri", env={"PYTHONPATH": path} | env)
+
+
+def test_an_image_that_replaces_a_hanging_one_goes_on_speaking(shop: Shop, systemd: NotifySocket) -> None:
+    worker = hangable(shop, systemd.env(watchdog_s=2), deaf_s=1.5)
+    ready = systemd.wait("READY")
+    begun = systemd.heard.index(ready) + 1
+    (shop.folder / "hang").write_text("once")
+    again = systemd.wait("READY", after=begun, limit_s=40)
+    assert again.fields["MAINPID"] == ready.fields["MAINPID"] == str(worker.pid)
+    after = systemd.heard.index(again) + 1
+    for _ in range(2):
+        after = systemd.heard.index(systemd.wait("WATCHDOG", after=after)) + 1
+    assert shop.task("add").delay(2).get(timeout=10) == 2
+    assert systemd.values("STOPPING") == []
 
 
 def last_ping(systemd: NotifySocket) -> float:
