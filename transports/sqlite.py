@@ -13,7 +13,6 @@ that.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,15 +21,17 @@ from typing import Any, Final, TypeVar
 
 from ..core.errors import ConfigError, TransportError
 from ..core.settings_values import Converter, choice
+from . import sqlite_dead
 from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance, Rejection, Settled
 from .options import positive, read_options
 from .order import ORDER_OPTIONS, Order
 from .published import published_in
 from .sqlite_file import DatabaseFile, path_of
-from .sqlite_rows import BATCH, choose, insert, place
-from .sqlite_silence import excused_until, hear
+from .sqlite_recovery import maintain, move_due
+from .sqlite_rows import choose, insert, place
+from .sqlite_silence import hear
 from .sqlite_unique import Locks
-from .unique import id_bytes, seal_of, task_id_in
+from .unique import id_bytes, task_id_in
 
 _OPTIONS: Final[Mapping[str, Converter]] = {
     "lease_timeout": positive,
@@ -39,8 +40,6 @@ _OPTIONS: Final[Mapping[str, Converter]] = {
     **ORDER_OPTIONS,
 }
 _POLL_S: Final = 0.02
-#: A dead letter's token is its row, which SQLite keeps in 63 bits.
-_TOKEN: Final = re.compile("[1-9][0-9]{0,17}")
 _T = TypeVar("_T")
 _MINE: Final = "id = ? AND receipt = ? AND owner = ? AND state = 'inflight'"
 
@@ -187,7 +186,7 @@ class SqliteTransport:
 
     def maintain(self) -> Maintenance:
         """Move due messages, and give back what owners hold whose lease has ended."""
-        return self._write(self._maintain)
+        return self._write(partial(maintain, owner=self._owner, lease_s=self._lease_s))
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
         """Delete the delayed rows of these tasks."""
@@ -229,31 +228,17 @@ class SqliteTransport:
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters, newest first."""
-        query = (
-            "SELECT id, queue, crashes, died_at, record, raw FROM qworker_messages "
-            "WHERE state = 'dead' ORDER BY died_at DESC, id DESC LIMIT ?"
-        )
-        rows = self._file.read(lambda db: db.execute(query, (max(0, limit),)).fetchall())
-        return [_dead_letter(*row) for row in rows]
+        return self._file.read(lambda db: sqlite_dead.newest(db, limit))
 
     def requeue_dead(self, tokens: Sequence[str]) -> int:
         """Make dead rows ready again, at the back."""
-        update = (
-            "UPDATE qworker_messages SET crashes = 0, died_at = NULL, record = NULL WHERE id = ? AND state = 'dead'"
-        )
-
-        def revive(db: sqlite3.Connection, rows: Sequence[int]) -> int:
-            locks = Locks(db, time.time())
-            dead = [row for row in rows if _may_come_back(db, locks, row) and db.execute(update, (row,)).rowcount]
-            place(db, dead, front=False)
-            return len(dead)
-
-        return self._in_batches(revive, tokens)
+        batches = sqlite_dead.batches_of(tokens)
+        return sum(self._write(partial(sqlite_dead.requeue, rows=rows)) for rows in batches)
 
     def purge_dead(self, tokens: Sequence[str]) -> int:
         """Delete dead rows."""
-        delete = "DELETE FROM qworker_messages WHERE id = ? AND state = 'dead'"
-        return self._in_batches(lambda db, rows: sum(db.execute(delete, (row,)).rowcount for row in rows), tokens)
+        batches = sqlite_dead.batches_of(tokens)
+        return sum(self._write(partial(sqlite_dead.purge, rows=rows)) for rows in batches)
 
     def warnings(self) -> list[str]:
         """Nothing to warn of."""
@@ -275,12 +260,6 @@ class SqliteTransport:
         self._seen = None
         return self._file.write(action)
 
-    def _in_batches(self, action: Callable[..., int], tokens: Sequence[str]) -> int:
-        """Run `action(db, rows=…)` on the rows that tokens name; other writers get their turn between batches."""
-        rows = [int(token) for token in dict.fromkeys(tokens) if _TOKEN.fullmatch(token)]
-        batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
-        return sum(self._write(partial(action, rows=batch)) for batch in batches)
-
     def _may_have(self, queues: tuple[str, ...]) -> bool:
         """Whether a write transaction is worth it. The version is read first: what comes later changes it again."""
         (version,) = self._file.read(lambda db: db.execute("PRAGMA data_version").fetchone())
@@ -301,7 +280,7 @@ class SqliteTransport:
         return False
 
     def _take(self, db: sqlite3.Connection, queues: tuple[str, ...], limit: int) -> list[Delivery]:
-        _move_due(db, time.time())
+        move_due(db, time.time())
         chosen = choose(db, self._order, queues, limit)
         if not chosen:
             return []
@@ -329,51 +308,6 @@ class SqliteTransport:
         if not db.execute(held, (self._owner,)).fetchone():
             db.execute("DELETE FROM qworker_owners WHERE owner = ?", (self._owner,))
 
-    def _maintain(self, db: sqlite3.Connection) -> Maintenance:
-        now = time.time()
-        moved = _move_due(db, now)
-        recovered, look_again_s = self._recover(db)
-        (due,) = db.execute("SELECT min(due) FROM qworker_messages WHERE state = 'delayed'").fetchone()
-        return Maintenance(
-            moved=moved,
-            recovered=recovered,
-            next_due_s=None if due is None else max(0.0, due - now),
-            more=BATCH in (moved, recovered),
-            look_again_s=look_again_s,
-        )
-
-    def _recover(self, db: sqlite3.Connection) -> tuple[int, float | None]:
-        """Give back what owners hold that are dead or unknown, in the order in which it was taken.
-
-        Returns how many, and when another owner's lease or excuse ends, in seconds from now.
-        """
-        now = time.monotonic()
-        hear(db, now, self._lease_s)
-        ends = self._living(db, now)
-        alive = [self._owner, *ends]
-        others = f"owner NOT IN ({', '.join('?' * len(alive))})"
-        query = (
-            f"SELECT id FROM qworker_messages WHERE state = 'inflight' AND {others} "
-            "ORDER BY queue, priority, position DESC LIMIT ?"
-        )
-        # The youngest first and reversed: with more than one batch, the oldest comes to stand at the very front.
-        rows = [row for (row,) in db.execute(query, (*alive, BATCH))][::-1]
-        crashed = "UPDATE qworker_messages SET crashes = crashes + 1 WHERE id = ? AND started = receipt"
-        db.executemany(crashed, [(row,) for row in rows])
-        place(db, rows, front=True)
-        db.execute(f"DELETE FROM qworker_owners WHERE {others}", alive)
-        return len(rows), max(0.0, min(ends.values()) - now) if ends else None
-
-    def _living(self, db: sqlite3.Connection, now: float) -> dict[str, float]:
-        """Every other owner that lives, and until when it is known to."""
-        found: dict[str, float] = {}
-        query = "SELECT owner, ends, lease_s FROM qworker_owners WHERE owner <> ?"
-        for owner, ends, lease_s in db.execute(query, (self._owner,)).fetchall():
-            until = ends if ends > now else excused_until(db, ends, lease_s)
-            if until > now and ends <= now + lease_s:
-                found[owner] = until
-        return found
-
     def _change(self, db: sqlite3.Connection, statement: str, values: tuple[Any, ...], tag: str) -> bool:
         """Run a statement that ends in _MINE; whether the message was still ours."""
         row, _, receipt = tag.partition(".")
@@ -383,26 +317,6 @@ class SqliteTransport:
         row, _, receipt = tag.partition(".")
         found = db.execute(f"SELECT 1 FROM qworker_messages WHERE {_MINE}", (row, receipt, self._owner))
         return found.fetchone() is not None
-
-
-def _may_come_back(db: sqlite3.Connection, locks: Locks, row: int) -> bool:
-    """Take the lock that a dead row bears, if it bears one; False when another message has it."""
-    found = db.execute("SELECT raw FROM qworker_messages WHERE id = ? AND state = 'dead'", (row,)).fetchone()
-    seal = seal_of(found[0]) if found else None
-    if seal is None:
-        return True
-    free = locks.is_free(seal)
-    if free:
-        locks.take(seal)
-    return free
-
-
-def _move_due(db: sqlite3.Connection, now: float) -> int:
-    query = "SELECT id, front FROM qworker_messages WHERE state = 'delayed' AND due <= ? ORDER BY due, id LIMIT ?"
-    rows = db.execute(query, (now, BATCH)).fetchall()
-    place(db, [row for row, front in rows if not front], front=False)
-    place(db, [row for row, front in rows if front], front=True)
-    return len(rows)
 
 
 def _parameters(url: str) -> dict[str, str]:
@@ -417,8 +331,3 @@ def _settled(count: int, lost: Sequence[str]) -> Settled:
 
 def _row_of(tag: str) -> int:
     return int(tag.partition(".")[0])
-
-
-def _dead_letter(row: int, queue: str, crashes: int, died_at: float, record: str, raw: bytes) -> DeadLetter:
-    stored = json.loads(record)
-    return DeadLetter(str(row), queue, stored["reason"], crashes, died_at, stored["details"], raw)
