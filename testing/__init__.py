@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .clock import FakeClock
 from .flaky import FlakyTransport
-from .memory import MemoryBroker, MemoryTransport
+from .memory import MemoryTransport
+from .memory_broker import MemoryBroker
 
 __all__ = ["FakeClock", "FlakyTransport", "MemoryBroker", "MemoryTransport"]

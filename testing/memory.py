@@ -7,13 +7,11 @@ between processes; transports of one MemoryBroker see the same messages, from an
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
-from ..core.clock import Clock, SystemClock
 from ..transports import (
     Ack,
     Capabilities,
@@ -22,119 +20,13 @@ from ..transports import (
     Envelope,
     Maintenance,
     Order,
-    Place,
     Rejection,
     Settled,
     carry_out,
     published_in,
-    seal_of,
     task_id_in,
 )
-
-_BATCH: Final = 500
-_BATCH_BYTES: Final = 16 * 1024 * 1024
-
-
-@dataclass(slots=True, eq=False)
-class _Message:
-    envelope: Envelope
-    crashes: int = 0
-    due: float = 0.0
-    front: bool = False  # where it goes when due
-
-
-@dataclass(slots=True)
-class _InFlight:
-    message: _Message
-    owner: str
-    started: bool = False
-
-
-class MemoryBroker:
-    """What a server would keep. The lock makes each verb one step; use it through MemoryTransport."""
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        self.clock: Clock = clock or SystemClock()
-        self.lock = threading.RLock()
-        self.ready: dict[tuple[str, int], list[_Message]] = {}
-        self.delayed: list[_Message] = []
-        self.in_flight: dict[str, _InFlight] = {}
-        self.dead: list[DeadLetter] = []
-        self.buried: dict[str, _Message] = {}  # the messages of the dead letters, by token
-        self.leases: dict[str, float] = {}
-        self.locks: dict[str, tuple[str, float]] = {}  # of unique messages: nonce and end
-        self.armed: list[Callable[[str | None], None]] = []
-        self._tags = 0
-
-    def next_tag(self) -> str:
-        """A tag that was never used before. Tags of one broker sort by age."""
-        self._tags += 1
-        return f"m{self._tags:012}"
-
-    def put(self, messages: Sequence[_Message], *, front: bool) -> None:
-        """Make messages ready: at the back in this order, or at the front so that the first one is the next."""
-        for message in reversed(messages) if front else messages:
-            waiting = self.ready.setdefault((message.envelope.queue, message.envelope.priority), [])
-            waiting.insert(0 if front else len(waiting), message)
-            self.tell(message.envelope.queue)
-
-    def delay(self, message: _Message, due: float) -> None:
-        """Keep a message until its time has come."""
-        message.due = due
-        self.delayed.append(message)
-        self.delayed.sort(key=lambda m: m.due)
-        if self.delayed[0] is message:
-            self.tell(None)
-
-    def publish(self, envelopes: Iterable[Envelope]) -> list[Envelope]:
-        """Put or delay new messages; return those that did not get their lock."""
-        back: list[_Message] = []
-        front: list[_Message] = []
-        refused: list[Envelope] = []
-        for envelope in envelopes:
-            if envelope.unique and not self.take_lock(envelope.raw, envelope.due):
-                refused.append(envelope)
-            elif envelope.due is not None and envelope.due > self.clock.time():
-                self.delay(_Message(envelope, front=envelope.front), envelope.due)
-            else:
-                (front if envelope.front else back).append(_Message(envelope))
-        self.put(back, front=False)
-        self.put(front, front=True)
-        return refused
-
-    def take_lock(self, raw: bytes, due: float | None = None) -> bool:
-        """Take the lock that a message bears, if it bears one; False when another message has it."""
-        seal, now = seal_of(raw), self.clock.time()
-        if seal is None:
-            return True
-        if seal.lock in self.locks and self.locks[seal.lock][1] > now:
-            return False
-        self.locks[seal.lock] = (seal.nonce, max(now, due or 0.0) + seal.lasts_s)
-        return True
-
-    def release_lock(self, raw: bytes, successors: Iterable[Envelope] = ()) -> None:
-        """A message has ended: so does its lock, unless a successor goes on bearing it."""
-        seal = seal_of(raw)
-        if seal is None or self.locks.get(seal.lock, ("", 0.0))[0] != seal.nonce:
-            return
-        del self.locks[seal.lock]
-        for envelope in successors:
-            if not envelope.unique and seal_of(envelope.raw) == seal:
-                self.take_lock(envelope.raw, envelope.due)
-
-    def move_due(self) -> int:
-        """Make ready what is due, a batch of it."""
-        now = self.clock.time()
-        due = [message for message in self.delayed if message.due <= now][:_BATCH]
-        self.delayed = [message for message in self.delayed if message not in due]
-        for message in due:
-            self.put([message], front=message.front)
-        return len(due)
-
-    def tell(self, queue: str | None) -> None:
-        """Wake whoever waits for `queue`, or for a change of due times (None)."""
-        for wake in list(self.armed):
-            wake(queue)
+from .memory_broker import BATCH, InFlight, MemoryBroker, Message, Shelf
 
 
 class MemoryTransport:
@@ -212,7 +104,7 @@ class MemoryTransport:
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Forget, and publish the successors."""
 
-        def settle(message: _Message, ack: Ack) -> None:
+        def settle(message: Message, ack: Ack) -> None:
             self._broker.release_lock(message.envelope.raw, ack.successors)
             self._broker.publish(ack.successors)
 
@@ -226,9 +118,9 @@ class MemoryTransport:
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
         """Give back to the front, or with `due` to the back, when it is time."""
-        back: list[_Message] = []
+        back: list[Message] = []
 
-        def settle(message: _Message, _: None) -> None:
+        def settle(message: Message, _: None) -> None:
             message.crashes += crashed
             if due is not None and due > self._broker.clock.time():
                 message.front = False
@@ -245,7 +137,7 @@ class MemoryTransport:
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """Move to the dead letters."""
 
-        def settle(message: _Message, rejection: Rejection) -> None:
+        def settle(message: Message, rejection: Rejection) -> None:
             letter = self._letter(rejection)
             self._broker.dead.append(letter)
             self._broker.buried[letter.token] = message
@@ -260,7 +152,7 @@ class MemoryTransport:
             moved, recovered = broker.move_due(), self._recover()
             due = broker.delayed[0].due if broker.delayed else None
             next_due_s = None if due is None else max(0.0, due - broker.clock.time())
-            return Maintenance(moved, recovered, next_due_s, _BATCH in (moved, recovered), self._look_again_s())
+            return Maintenance(moved, recovered, next_due_s, BATCH in (moved, recovered), self._look_again_s())
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:
         """Delete the delayed messages of these tasks."""
@@ -331,23 +223,23 @@ class MemoryTransport:
                 self._broker.leases.pop(self._owner, None)
             self._hang_up()
 
-    def _next(self, queues: Sequence[str], limit: int) -> list[_Message]:
+    def _next(self, queues: Sequence[str], limit: int) -> list[Message]:
         """Remove the next messages from their places: by priority and queue as the order has it, oldest first."""
         order, ready = self._order.queues(queues), self._broker.ready
         steps = sorted({priority for _, priority in ready})
         levels = self._order.levels([[(q, step) for q in order if ready.get((q, step))] for step in steps])
         if limit <= 0 or not levels.all:
             return []
-        shelf = _Shelf(ready)
+        shelf = Shelf(ready)
         taken = carry_out(self._order.plan(levels, limit), levels, limit, shelf.read)
         return [message for run in self._order.took(levels, taken) for message in shelf.runs[run]]
 
-    def _take(self, message: _Message) -> Delivery:
+    def _take(self, message: Message) -> Delivery:
         tag = self._broker.next_tag()
-        self._broker.in_flight[tag] = _InFlight(message, self._owner)
+        self._broker.in_flight[tag] = InFlight(message, self._owner)
         return _delivery(tag, message)
 
-    def _held(self, tag: str) -> _Message | None:
+    def _held(self, tag: str) -> Message | None:
         flight = self._broker.in_flight.get(tag)
         return flight.message if flight is not None and flight.owner == self._owner else None
 
@@ -368,7 +260,7 @@ class MemoryTransport:
         details = dict(rejection.details)
         return DeadLetter(delivery.tag, delivery.queue, rejection.reason, delivery.crashes, at, details, delivery.raw)
 
-    def _exhume(self, tokens: Sequence[str]) -> list[_Message]:
+    def _exhume(self, tokens: Sequence[str]) -> list[Message]:
         wanted = [token for token in dict.fromkeys(tokens) if token in self._broker.buried]
         self._broker.dead = [letter for letter in self._broker.dead if letter.token not in wanted]
         return [self._broker.buried.pop(token) for token in wanted]
@@ -377,7 +269,7 @@ class MemoryTransport:
         now = self._broker.clock.monotonic()
         alive = {owner for owner, ends in self._broker.leases.items() if ends > now} | {self._owner}
         flights = sorted(self._broker.in_flight.items())
-        tags = [tag for tag, flight in flights if flight.owner not in alive][-_BATCH:]
+        tags = [tag for tag, flight in flights if flight.owner not in alive][-BATCH:]
         found = [self._broker.in_flight.pop(tag) for tag in tags]
         for flight in found:
             flight.message.crashes += flight.started
@@ -406,24 +298,5 @@ class MemoryTransport:
             self._pipe = None
 
 
-class _Shelf:
-    """Takes messages off their places, up to the bytes of one call. `runs` holds what each read gave."""
-
-    def __init__(self, ready: dict[Place, list[_Message]]) -> None:
-        self.runs: list[list[_Message]] = []
-        self._ready = ready
-        self._room = _BATCH_BYTES
-
-    def read(self, place: Place, count: int) -> tuple[int, bool]:
-        """As `carry_out` wants it."""
-        waiting, run = self._ready[place], list[_Message]()
-        while waiting and len(run) < count and self._room > 0:
-            run.append(waiting.pop(0))
-            self._room -= len(run[-1].envelope.raw)
-        if run:
-            self.runs.append(run)
-        return len(run), not waiting
-
-
-def _delivery(tag: str, message: _Message) -> Delivery:
+def _delivery(tag: str, message: Message) -> Delivery:
     return Delivery(tag, message.envelope.queue, message.envelope.raw, message.crashes)
