@@ -263,6 +263,23 @@ def test_the_journal_knows_what_is_a_warning(booted: Booted) -> None:
     assert "[INFO/MainProcess] ready: 2 children" in booted.journal("-u", UNIT, "-p", "info")
 
 
+def test_what_install_writes_runs_as_its_last_lines_say(booted: Booted) -> None:
+    start(booted)  # makes the state directory, where the application's broker is
+    booted.run("systemctl", "stop", UNIT)
+    settings = (booted.root / "etc/qworker/shop.env").read_text().split()
+    options = ["-A", "shop", "-c", "1", "--run-as", "qworker", "--soft-shutdown-timeout", "7"]
+    said = booted.run("env", "-C", "/srv/shop", *settings, "qworker", "systemd", "install", *options)
+    steps = [line.split() for line in said.partition("next:")[2].splitlines() if line.strip().startswith("systemctl")]
+    assert len(steps) == 3, said
+    for step in steps:
+        booted.run(*step)
+    assert booted.show("qworker-shop", "ActiveState") == "active"
+    assert booted.show("qworker-shop", "StatusText") == "running: 0/1 busy, 0 held"
+    assert booted.show("qworker-shop", "TimeoutStopUSec") == "27s"
+    assert booted.run("systemctl", "is-enabled", "qworker-shop").strip() == "enabled"
+    booted.run("systemctl", "disable", "--now", "qworker-shop")
+
+
 def test_a_worker_out_of_memory_loses_a_child_and_not_itself(booted: Booted) -> None:
     has_controller = "memory" in (booted.root / "sys/fs/cgroup/cgroup.controllers").read_text().split()
     settle(booted, "MemoryMax=300M\nMemorySwapMax=0")
