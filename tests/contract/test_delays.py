@@ -14,7 +14,7 @@ from support.waiting import wait_until
 def test_a_delayed_message_is_not_delivered_before_its_time(
     broker: Broker, producer: Transport, ours: Transport
 ) -> None:
-    due = soon(0.3)
+    due = soon()
     producer.publish([envelope(1, due=due)])
     assert [place for place, _ in broker.places()] == ["delayed"]
 
@@ -43,14 +43,14 @@ def test_delayed_messages_arrive_in_the_order_of_their_times(producer: Transport
 
 
 def test_equal_times_keep_the_order_of_publishing(producer: Transport, ours: Transport) -> None:
-    due = soon(0.1)
+    due = soon()
     producer.publish([envelope(n, due=due) for n in range(20)])
     wait_for_due(ours, 20)
     assert numbers_of(ours.reserve(["hipri"], 99)) == list(range(20))
 
 
 def test_a_delayed_message_keeps_queue_priority_side_and_bytes(producer: Transport, ours: Transport) -> None:
-    due = soon(0.1)
+    due = soon()
     producer.publish(
         [
             envelope(1, priority=9, due=due),
@@ -69,7 +69,7 @@ def test_a_delayed_message_keeps_queue_priority_side_and_bytes(producer: Transpo
 def test_each_is_moved_once_when_several_workers_look(
     broker: Broker, producer: Transport, ours: Transport, theirs: Transport
 ) -> None:
-    producer.publish([envelope(n, due=soon(0.1)) for n in range(100)])
+    producer.publish([envelope(n, due=soon()) for n in range(100)])
     moved = 0
 
     def all_moved() -> bool:

@@ -175,7 +175,7 @@ def test_crashes_are_counted_across_requeues_delays_and_owners(
     ours.requeue([harmless])
     again = {delivery.raw: delivery for delivery in theirs.reserve(["hipri"], 2)}
     assert (again[fatal.raw].crashes, again[harmless.raw].crashes) == (1, 0)
-    theirs.requeue([again[fatal.raw]], crashed=True, due=soon(0.1))
+    theirs.requeue([again[fatal.raw]], crashed=True, due=soon())
     wait_for_due(ours, 1)
     (third,) = ours.reserve(["hipri"], 1)
     assert third.crashes == 2

@@ -73,7 +73,7 @@ def test_the_same_message_is_not_published_twice(broker: Broker, producer: Trans
 
 
 def test_a_delayed_message_has_the_lock_as_well(producer: Transport, ours: Transport) -> None:
-    assert producer.publish([unique(due=soon(0.3))]) == []
+    assert producer.publish([unique(due=soon())]) == []
     assert len(producer.publish([unique()])) == 1
     assert len(producer.publish([unique(due=FAR)])) == 1
     wait_for_due(ours, 1)
@@ -93,7 +93,7 @@ def test_a_message_that_is_held_has_the_lock_until_it_is_acked(producer: Transpo
 def test_a_retry_goes_on_bearing_the_lock(producer: Transport, ours: Transport) -> None:
     first = unique()
     producer.publish([first])
-    retry = replace(first, raw=first.raw.replace(b'"retries": 0', b'"retries": 1'), unique=False, due=soon(0.2))
+    retry = replace(first, raw=first.raw.replace(b'"retries": 0', b'"retries": 1'), unique=False, due=soon())
     ours.ack([Ack(take(ours), [envelope(5), retry])])
     assert not is_free(producer)
     wait_for_due(ours, 1)

@@ -155,7 +155,7 @@ def wait_for_due(transport: Transport, count: int) -> None:
     assert total == count
 
 
-def soon(seconds: float = 0.3) -> float:
+def soon(seconds: float = 0.5) -> float:
     """A due time that a test can wait for."""
     return time.time() + seconds
 

@@ -40,7 +40,7 @@ def test_a_delayed_message_for_a_key_that_is_no_list_does_not_hold_up_the_others
     open_redis: Open, behind: redis.Redis
 ) -> None:
     ours = open_redis("w/1")
-    ours.publish([envelope(1, "taken", due=soon(0.1)), envelope(2, due=soon(0.1))])
+    ours.publish([envelope(1, "taken", due=soon()), envelope(2, due=soon())])
     behind.set("taken", "by somebody else")
     wait_for_due(ours, 2)
     assert numbers_of(ours.reserve(["hipri"], 9)) == [2]

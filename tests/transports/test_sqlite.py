@@ -152,12 +152,12 @@ def test_a_file_that_stays_locked_is_an_error_after_the_time_out(open_file: Open
 def test_a_file_that_was_locked_for_longer_than_a_lease_takes_nothing_from_a_living_worker(
     open_file: Open, path: Path
 ) -> None:
-    living, other = open_file("living/1", lease_s=0.4, socket_timeout=0.1), open_file("other/1")
+    living, other = open_file("living/1", lease_s=1.0, socket_timeout=0.1), open_file("other/1")
     living.publish(envelopes(1))
     taken = living.reserve(["hipri"], 1)
     with closing(sqlite3.connect(path)) as backup:
         backup.execute("BEGIN IMMEDIATE")
-        end = time.monotonic() + 0.6
+        end = time.monotonic() + 1.5
         while time.monotonic() < end:
             with pytest.raises(TransportError, match="locked"):
                 living.extend(taken)
