@@ -1,12 +1,14 @@
 """Where a worker listens: what `--http` says, and the socket that each node has by itself.
 
 Used by the endpoint and by those who ask it; so nothing heavy is imported here. A node's own socket is
-`qworker/<node>.sock` under $XDG_RUNTIME_DIR, else /run for root, else the temporary directory; a second worker of the
-same node name puts its process id behind the name.
+`qworker/<node>.sock` under $XDG_RUNTIME_DIR, else /run for root, else the temporary directory; a service of systemd has
+it in the runtime directory that its unit gives it (`/run/qworker/shop`). A second worker of the same node name puts its
+process id behind the name.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from collections.abc import Mapping
@@ -70,12 +72,15 @@ def folders(env: Mapping[str, str] = os.environ) -> list[str]:
     temporary = env.get("TMPDIR") or "/tmp"
     bases = [base for base in (env.get("XDG_RUNTIME_DIR"), "/run" if not os.geteuid() else None, temporary) if base]
     found = [os.path.join(base, _FOLDER) for base in bases]
+    if env.get("RUNTIME_DIRECTORY"):  # systemd.exec(5)
+        found.insert(0, env["RUNTIME_DIRECTORY"].partition(":")[0])
     return [*dict.fromkeys(found), os.path.join(temporary, f"{_FOLDER}-{os.geteuid()}")]
 
 
 def places_to_look(env: Mapping[str, str] = os.environ) -> list[str]:
     """Folders in which sockets of workers may be that this user may ask: those of services are in /run."""
-    return list(dict.fromkeys([*folders(env), os.path.join("/run", _FOLDER)]))
+    services = os.path.join("/run", _FOLDER)
+    return list(dict.fromkeys([*folders(env), services, *sorted(glob.glob(os.path.join(services, "*", "")))]))
 
 
 def file_name(node: str, mark: str = "") -> str:
