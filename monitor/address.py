@@ -8,7 +8,6 @@ process id behind the name.
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from collections.abc import Mapping
@@ -80,7 +79,14 @@ def folders(env: Mapping[str, str] = os.environ) -> list[str]:
 def places_to_look(env: Mapping[str, str] = os.environ) -> list[str]:
     """Folders in which sockets of workers may be that this user may ask: those of services are in /run."""
     services = os.path.join("/run", _FOLDER)
-    return list(dict.fromkeys([*folders(env), services, *sorted(glob.glob(os.path.join(services, "*", "")))]))
+    return list(dict.fromkeys([*folders(env), services, *_folders_in(services)]))
+
+
+def _folders_in(path: str) -> list[str]:
+    try:
+        return sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+    except OSError:
+        return []
 
 
 def file_name(node: str, mark: str = "") -> str:
