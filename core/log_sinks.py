@@ -126,8 +126,16 @@ class FileSink(Sink):
     def _complain(self, error: OSError) -> None:
         if not self._has_complained:
             self._has_complained = True
-            text = "the log file %s was moved away and cannot be opened anew (%s): lines still go to the old one"
-            logging.getLogger("qworker.core").warning(text, self._path, error.strerror)
+            from . import log_events, logs  # which import this module
+
+            logs.say(
+                logging.getLogger("qworker.core"),
+                logging.WARNING,
+                log_events.LOG_NOT_REOPENED,
+                "the log file {path} was moved away and cannot be opened anew ({why}): lines still go to the old one",
+                path=self._path,
+                why=error.strerror,
+            )
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError, ResultStoreError
 from . import dynamodb_table as table
 from .base import SettingsLike, StoredResult
@@ -64,7 +65,9 @@ class DynamoDbResultStore:
         except TableError as error:
             if error.is_lasting:
                 raise ConfigError(str(error)) from error
-            logger.warning("%s; starting nevertheless", error)
+            logs.say(
+                logger, logging.WARNING, log_events.RESULTS_UNCHECKED, "{error}; starting nevertheless", error=error
+            )
 
     def connect(self) -> None:
         """Reach the table or raise."""
@@ -186,7 +189,14 @@ class DynamoDbResultStore:
 
     def _drop(self, row: Row, error: TableError) -> None:
         """It would be refused for ever, and everything behind it would wait."""
-        logger.error("the result %s is lost: %s", row.key, error)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.RESULT_LOST,
+            "the result {result} is lost: {error}",
+            result=row.key,
+            error=error,
+        )
         self._written[row.key] = row.value
 
     def _write_after_look(self, row: Row, deadline: float) -> None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from ..core import log_events, logs
 from ..core.errors import ResultStoreError
 from .base import StoredResult
 from .expiry import Expiry
@@ -65,7 +66,14 @@ def row_of(result: StoredResult, key: str, expiry: Expiry, compression: str | No
     value = _packed(result.meta, compression)
     if len(value) > MOST_BYTES:
         if status not in READY_STATES:
-            logger.error("the state %s of task %s is too large for DynamoDB and not stored", status, result.task_id)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.STATE_DROPPED,
+                "the state {state} of task {id} is too large for DynamoDB and not stored",
+                state=status,
+                id=result.task_id,
+            )
             return None
         value, status = _instead(result, status, len(value)), "FAILURE"
     item: Item = {
@@ -120,7 +128,9 @@ def _instead(result: StoredResult, status: str, size: int) -> bytes:
         f"the task has ended ({status}), but its result of {len(result.meta)} bytes ({size} compressed) does not fit "
         "into an item of DynamoDB (400 KiB): return less, for example a reference to where the data is"
     )
-    logger.error("task %s: %s", result.task_id, problem)
+    logs.say(
+        logger, logging.ERROR, log_events.RESULT_TRIMMED, "task {id}: {problem}", id=result.task_id, problem=problem
+    )
     try:
         meta = dict(json.loads(result.meta))
     except (ValueError, TypeError, RecursionError):

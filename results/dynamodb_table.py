@@ -9,6 +9,7 @@ import logging
 import time
 from typing import Final
 
+from ..core import log_events, logs
 from .dynamodb_link import DynamoLink, Pauses, TableError
 from .dynamodb_url import Place
 
@@ -51,7 +52,7 @@ def create(link: DynamoLink, place: Place, *, expires: bool) -> None:
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             **billing,
         )
-        logger.info("created %s", link.shown)
+        logs.say(logger, logging.INFO, log_events.TABLE_CREATED, "created {table}", table=link.shown)
     except TableError as error:
         if error.code != "ResourceInUseException":
             raise
@@ -73,12 +74,15 @@ def warn_unless_expiring(link: DynamoLink, place: Place) -> None:
     found = answer.get("TimeToLiveDescription", {})
     is_on = found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")
     if not is_on or found.get("AttributeName") != _TTL_ATTRIBUTE:
-        logger.warning(
-            "%s does not delete expired results: aws dynamodb update-time-to-live --table-name %s "
-            "--time-to-live-specification Enabled=true,AttributeName=%s",
-            link.shown,
-            place.table,
-            _TTL_ATTRIBUTE,
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.RESULTS_NEVER_EXPIRE,
+            "{shown} does not delete expired results: aws dynamodb update-time-to-live --table-name {table} "
+            "--time-to-live-specification Enabled=true,AttributeName={attribute}",
+            shown=link.shown,
+            table=place.table,
+            attribute=_TTL_ATTRIBUTE,
         )
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..core import logs, redirect
+from ..core import log_events, logs, redirect
 from ..core.clock import wall_time
 from ..core.errors import (
     Ignore,
@@ -120,7 +120,9 @@ class TaskExecutor:
             return self._bad(error)
         # No message is known that comes here. It would end a child with each try; so it is set aside, and told.
         except Exception as error:
-            logger.exception("a message cannot be prepared")
+            logs.say(
+                logger, logging.ERROR, log_events.MESSAGE_UNPREPARED, "a message cannot be prepared", exc_info=True
+            )
             return self._bad(MessageError(INTERNAL_ERROR, repr(error), **identify(raw)._asdict()))
 
     def _prepared(self, raw: bytes, queue: str, crashes: int) -> Run | Outcome:
@@ -139,11 +141,11 @@ class TaskExecutor:
         now = wall_time()
         message = run.message
         if message.expires is not None and now > message.expires:
-            say(logging.INFO, "task-revoked", run, "has expired and is not run", expired=True)
+            say(logging.INFO, log_events.TASK_REVOKED, run, "has expired and is not run", expired=True)
             meta = revoked_meta(message.id, "expired", run.fields()) if run.stores else None
             return Outcome(Action.ACK, message.id, meta, ending=Ending.EXPIRED, task=message.task.encode())
         if message.eta is not None and message.eta > now:
-            say(logging.DEBUG, "task-parked", run, f"waits on the broker for {message.eta - now:.1f}s")
+            say(logging.DEBUG, log_events.TASK_PARKED, run, f"waits on the broker for {message.eta - now:.1f}s")
             return Outcome(Action.PARK, message.id, due=message.eta)
         return None
 
@@ -155,9 +157,14 @@ class TaskExecutor:
         """A message that harms nobody (P8): dead-lettered with its reason, FAILURE where there is an id."""
         about = f"{error.task}[{error.task_id}]" if error.task_id else "a message without a usable id"
         logs.event(
-            logger, logging.ERROR, "message-refused", text=f"{about} is dead-lettered: {error} ({error.reason})",
-            reason=error.reason, task=error.task, id=error.task_id,
-        )  # fmt: skip
+            logger,
+            logging.ERROR,
+            log_events.MESSAGE_REFUSED,
+            text=f"{about} is dead-lettered: {error} ({error.reason})",
+            reason=error.reason,
+            task=error.task,
+            id=error.task_id,
+        )
         meta = None
         if error.task_id and self.stores_results:
             meta = failure_meta(error.task_id, stored or error)
@@ -207,7 +214,7 @@ class Run:
 
     def _run(self) -> Outcome:
         task, context = self.task, self._context
-        say(logging.INFO, "task-received", self, "received")
+        say(logging.INFO, log_events.TASK_RECEIVED, self, "received")
         self.started = started = time.monotonic()
         entered = contexts.enter(task, context)
         try:
@@ -233,7 +240,7 @@ class Run:
         once is different: such a message runs again only because its task says so.
         """
         if isinstance(asked, Ignore):
-            say_end(logging.INFO, "task-ignored", self, "ignored")
+            say_end(logging.INFO, log_events.TASK_IGNORED, self, "ignored")
             return Outcome(Action.ACK, self.message.id, ending=Ending.IGNORED)
         if isinstance(asked, Reject):
             return self._rejected(asked)
@@ -250,7 +257,15 @@ class Run:
         try:
             return self._failed(error)
         except Exception as second:  # its __str__, __repr__, __reduce__ … may do anything
-            logger.exception("the failure of %s[%s] cannot be described", self.message.task, self.message.id)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.FAILURE_UNDESCRIBED,
+                "the failure of {task}[{id}] cannot be described",
+                task=self.message.task,
+                id=self.message.id,
+                exc_info=True,
+            )
             stand_in = RuntimeError(f"a {type(error).__name__} that cannot be described: {type(second).__name__}")
             meta = failure_meta(self.message.id, stand_in) if self.stores else None
             return Outcome(Action.ACK, self.message.id, meta, ending=Ending.FAILED)
@@ -282,13 +297,15 @@ class Run:
         """
         message = self.message
         if self.ack_first:
-            say(logging.WARNING, "task-cut", self, "was cut by the stop and is not run again (acks_late=False)")
+            say(
+                logging.WARNING, log_events.TASK_CUT, self, "was cut by the stop and is not run again (acks_late=False)"
+            )
             meta = failure_meta(message.id, shutdown, None, self.fields()) if self.stores else None
             return Outcome(Action.ACK, message.id, meta, ending=Ending.CUT)
         state = self._context.saved_checkpoint
         if state is NO_CHECKPOINT:
             return Outcome(Action.REQUEUE, message.id, ending=Ending.CUT)
-        say(logging.INFO, "task-checkpointed", self, "goes back to its queue with its checkpoint")
+        say(logging.INFO, log_events.TASK_CHECKPOINTED, self, "goes back to its queue with its checkpoint")
         successors = [resumed(message, state, self._executor.app, self._context)]
         return Outcome(Action.ACK, message.id, successors=successors, ending=Ending.CUT)
 
@@ -301,7 +318,7 @@ class Run:
             outcome.meta = success_meta(message.id, value, self.fields())
         if logger.isEnabledFor(logging.INFO):
             text = f"succeeded in {seconds(runtime_s)}s: {short_repr(value)}"
-            say_end(logging.INFO, "task-succeeded", self, text, runtime=runtime_s)
+            say_end(logging.INFO, log_events.TASK_SUCCEEDED, self, text, runtime=runtime_s)
         if self.task.handlers:
             self._tell("on_success", value, message.id, message.args, message.kwargs)
             self._tell("after_return", "SUCCESS", value, message.id, message.args, message.kwargs, None)
@@ -321,7 +338,9 @@ class Run:
             outcome.meta = retry_meta(message.id, cause, traceback, self.fields())
         wait_s = max(0.0, plan.due - wall_time())
         why = f": {short_repr(retry.exc)}" if retry.exc is not None else ""
-        say_end(logging.INFO, "task-retried", self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries)
+        say_end(
+            logging.INFO, log_events.TASK_RETRIED, self, f"retry: Retry in {wait_s:.1f}s{why}", retries=plan.retries
+        )
         if task.handlers:
             self._tell("on_retry", cause, message.id, message.args, message.kwargs, traceback)
             self._tell("after_return", "RETRY", cause, message.id, message.args, message.kwargs, traceback)
@@ -330,10 +349,10 @@ class Run:
     def _rejected(self, reject: Reject) -> Outcome:
         message = self.message
         if reject.requeue:
-            say_end(logging.INFO, "task-rejected", self, "gives its message back", reason=reject.reason)
+            say_end(logging.INFO, log_events.TASK_REJECTED, self, "gives its message back", reason=reject.reason)
             # By way of the delayed set to the back of its queue; the pause keeps it from running in circles.
             return Outcome(Action.PARK, message.id, due=wall_time() + REQUEUE_PAUSE_S, ending=Ending.REQUEUED)
-        say_end(logging.ERROR, "task-rejected", self, f"rejected: {short_repr(reject.reason)}")
+        say_end(logging.ERROR, log_events.TASK_REJECTED, self, f"rejected: {short_repr(reject.reason)}")
         meta = failure_meta(message.id, reject, None, self.fields()) if self.stores else None
         details = {"error": short_repr(reject.reason), "task": message.task, "id": message.id}
         return Outcome(Action.REJECT, message.id, meta, reason=REJECTED, details=details, ending=Ending.REJECTED)
@@ -346,7 +365,7 @@ class Run:
         verb = "raised expected" if is_expected else "raised unexpected"
         trouble = "" if is_expected else "\n" + traceback.rstrip("\n")
         level = logging.INFO if is_expected else logging.ERROR
-        say_end(level, "task-failed", self, f"{verb}: {short_repr(error)}", trouble)
+        say_end(level, log_events.TASK_FAILED, self, f"{verb}: {short_repr(error)}", trouble)
         outcome = Outcome(Action.ACK, message.id, ending=Ending.FAILED)
         if self.stores or (self._executor.stores_results and task.store_errors_even_if_ignored):
             outcome.meta = failure_meta(message.id, error, traceback, self.fields())
@@ -374,4 +393,12 @@ class Run:
         try:
             getattr(self.task, handler)(*about)
         except Exception:  # user code, after the outcome is decided
-            logger.exception("%s of %s has failed", handler, self.message.task)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.HANDLER_FAILED,
+                "{handler} of {task} has failed",
+                handler=handler,
+                task=self.message.task,
+                exc_info=True,
+            )

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import wall_time
 from ..transports import Envelope
 from .canvas import Signature
@@ -128,7 +129,15 @@ def after_failure(
             follower.add_group(publish, [message.id], new_id())
         # Whatever is wrong with the options of one: those before it are sent, and the failure of the task counts.
         except Exception:
-            logger.exception("an errback of %s[%s] cannot be sent", message.task, message.id)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.ERRBACK_FAILED,
+                "an errback of {task}[{id}] cannot be sent",
+                task=message.task,
+                id=message.id,
+                exc_info=True,
+            )
     failed = [
         (task_id, failure_meta(task_id, error, traceback, MetaFields(children=[]))) for task_id in chain_ids(message)
     ]
@@ -203,7 +212,16 @@ def _called(
         task.run(context, error, traceback, *signature.args, **signature.kwargs)
     # The failure of the task is what counts; that of its errback is only told.
     except Exception:
-        logger.exception("errback %s of %s[%s] has failed", task.name, context.task, context.id)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.ERRBACK_FAILED,
+            "errback {errback} of {task}[{id}] has failed",
+            errback=task.name,
+            task=context.task,
+            id=context.id,
+            exc_info=True,
+        )
     return True
 
 

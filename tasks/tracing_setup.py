@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+from ..core import log_events, logs
+
 logger = logging.getLogger("qworker.task")
 
 #: A child that leaves waits no longer than this for a collector.
@@ -41,7 +43,13 @@ def set_up(service: str, node: str) -> bool:
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(_provider(service, node))
     except Exception as error:  # exporters check their settings in ways of their own
-        logger.warning("no spans are made: %s; install qworker[otel], or set OTEL_TRACES_EXPORTER=none", error)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.TRACING_OFF,
+            "no spans are made: {error}; install qworker[otel], or set OTEL_TRACES_EXPORTER=none",
+            error=error,
+        )
         return False
     return True
 

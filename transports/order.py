@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError
 from ..core.settings_values import Converter, choice, nearest
 
@@ -162,7 +163,13 @@ class Order:
     def _arranged(self, wanted: list[str]) -> list[str]:
         strangers = [name + nearest(name, wanted) for name in self._weights if name not in wanted]
         if strangers and len(wanted) > 1:
-            logger.warning("queue_weights names queues that are not consumed here: %s", ", ".join(strangers))
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.QUEUE_WEIGHTS_UNUSED,
+                "queue_weights names queues that are not consumed here: {queues}",
+                queues=", ".join(strangers),
+            )
         return sorted(wanted) if self._strategy == "sorted" else wanted
 
     def _count(self, levels: Levels, runs: Sequence[tuple[Place, int]], ended: Collection[Place]) -> Sequence[int]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import hiredis
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError, TransportError
 from .redis_health import refuse_unfit
 from .redis_link import Command, Link
@@ -173,7 +174,14 @@ class Session:
             return wake
         wake.close()
         self.can_wake = False
-        logger.warning("%s does not track keys (%s): idle queues are polled twice a second", self.shown, refused)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.BROKER_POLLED,
+            "{broker} does not track keys ({why}): idle queues are polled twice a second",
+            broker=self.shown,
+            why=refused,
+        )
         return None
 
     def _subscribe(self, link: Link, wake: Link) -> hiredis.ReplyError | None:

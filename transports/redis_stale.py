@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import hiredis
 
+from ..core import log_events, logs
 from .redis_names import Names
 from .redis_scripts import RELEASE, RESTORE
 from .redis_session import Session
@@ -154,10 +155,13 @@ class StaleEntries:
             arguments += (tag, score, digest, *self._destination(entry or b"", bindings))
         restored, buried, left = self._session.run(RESTORE, (), arguments)
         if buried:
-            logger.warning(
-                "%d messages of a vanished Celery worker lead to no queue, or cannot be read: they are kept in the "
-                "dead-letter store",
-                buried,
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.FOREIGN_BURIED,
+                "{count} messages of a vanished Celery worker lead to no queue, or cannot be read: they are kept "
+                "in the dead-letter store",
+                count=buried,
             )
         return int(restored), int(left)
 

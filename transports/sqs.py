@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import ConfigError, QWorkerError, TransportError
 from ..core.urls import redact
@@ -330,7 +331,13 @@ class SqsTransport:
                 self.stop_fetching()
             self._polls.close(_GRACE_S)
             if len(self._outbox) and not self._outbox.flush(_LAST_WORDS_S):
-                logger.error("%d things could not be told to SQS: what they are about may run again", len(self._outbox))
+                logs.say(
+                    logger,
+                    logging.ERROR,
+                    log_events.OUTCOMES_UNTOLD,
+                    "{count} things could not be told to SQS: what they are about may run again",
+                    count=len(self._outbox),
+                )
             self._payloads.close(_LAST_PAYLOADS_S)
             self._outbox.close()
             self._clients.close()

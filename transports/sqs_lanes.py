@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import QWorkerError
 from .sqs_claims import Claim
@@ -72,7 +73,9 @@ class Lane:
     def answered(self, ask: int, got: int, now: float, pause_s: float) -> None:
         """What an answer says about the queue: busy, or empty."""
         if self.failures >= _BUSY_TOO_LONG:
-            logger.info("messages come from %s again", self.queue.name)
+            logs.say(
+                logger, logging.INFO, log_events.QUEUE_BACK, "messages come from {queue} again", queue=self.queue.name
+            )
         self.failures = 0
         self.is_busy = got >= ask
         if not got:
@@ -91,7 +94,14 @@ class Lane:
         is_busy = refusal.trouble is Trouble.BUSY
         if self.failures == (_BUSY_TOO_LONG if is_busy else 1) or self.failures % _SAY_AGAIN == 0:
             level = logging.WARNING if is_busy else logging.ERROR
-            logger.log(level, "%s (%d times in a row; it is tried again)", refusal, self.failures)
+            logs.say(
+                logger,
+                level,
+                log_events.QUEUE_REFUSED,
+                "{error} ({failures} times in a row; it is tried again)",
+                error=refusal,
+                failures=self.failures,
+            )
 
     def has_heard(self, now: float, within_s: float) -> bool:
         """Whether the queue is known to be empty: a poll has come back so lately, or waits for something to come."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError
 from .sqs_clients import Clients
 from .sqs_errors import SqsRefusal, Trouble
@@ -39,7 +40,13 @@ class Looks:
             try:
                 queue = self._directory.find(name)
                 self._directory.traits(queue)
-                logger.info("%s", describe(queue, self._directory.region(queue)))
+                logs.say(
+                    logger,
+                    logging.INFO,
+                    log_events.QUEUE_FOUND,
+                    "{queue}",
+                    queue=describe(queue, self._directory.region(queue)),
+                )
             except ConfigError as problem:
                 problems += problem.problems
             except SqsRefusal as refusal:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError, MessageError, TransportError
 
 logger = logging.getLogger("qworker.transports")
@@ -134,7 +135,13 @@ class Bucket:
             if code in ("404", "NoSuchBucket"):
                 raise ConfigError(f"there is no S3 bucket {self._bucket!r}: create it, or correct s3_bucket") from error
             if code in ("403", "AccessDenied"):
-                logger.warning("the S3 bucket %r cannot be listed: give this worker s3:ListBucket", self._bucket)
+                logs.say(
+                    logger,
+                    logging.WARNING,
+                    log_events.BUCKET_UNLISTED,
+                    "the S3 bucket {bucket!r} cannot be listed: give this worker s3:ListBucket",
+                    bucket=self._bucket,
+                )
                 return
             raise self._translate(error, "looked at") from error
 
@@ -242,7 +249,14 @@ class Bucket:
                 return
             except Exception as error:  # botocore's errors share no base class
                 if not left or self._is_closing:
-                    logger.warning("%d payloads are left to the bucket's lifecycle rule: %s", len(keys), error)
+                    logs.say(
+                        logger,
+                        logging.WARNING,
+                        log_events.PAYLOADS_LEFT,
+                        "{count} payloads are left to the bucket's lifecycle rule: {error}",
+                        count=len(keys),
+                        error=error,
+                    )
                     return
             time.sleep(_COLLECT_S)
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import QWorkerError, TransportError
 from .sqs_clients import Clients
@@ -198,7 +199,9 @@ class Outbox:
             timely = [op for op in batch if not self._is_too_late(op)]
             again = self._request(timely) if timely else []
         except Exception as error:  # a defect must not end this thread: acks would wait for ever
-            logger.exception("an answer of SQS cannot be handled")
+            logs.say(
+                logger, logging.ERROR, log_events.ANSWER_UNHANDLED, "an answer of SQS cannot be handled", exc_info=True
+            )
             unknown = TransportError(f"an answer of SQS cannot be handled: {error!r}")
             again = [op for op in batch if self._again(op, unknown, is_lasting=True)]
         with self._cond:

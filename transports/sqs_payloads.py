@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import TransportError
 from .base import Envelope
@@ -60,7 +61,14 @@ class Payloads:
         found = self._bucket.fetch_many([claim.received.raw for claim in away])
         for claim, content in zip(away, found, strict=True):
             if isinstance(content, TransportError):
-                logger.warning("%s; its message is tried again in %g s", content, _AGAIN_S)
+                logs.say(
+                    logger,
+                    logging.WARNING,
+                    log_events.PAYLOAD_UNREAD,
+                    "{error}; its message is tried again in {wait_s:g} s",
+                    error=content,
+                    wait_s=_AGAIN_S,
+                )
                 later.append(claim)
             else:
                 self._fill(claim, content)

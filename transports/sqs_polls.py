@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import QWorkerError, TransportError
 from .sqs_claims import Claim, Claims
@@ -272,7 +273,9 @@ class Polls:
         except QWorkerError as error:
             failure = error
         except Exception as error:  # whatever an answer holds must not end this thread: nobody would poll any more
-            logger.exception("an answer of SQS cannot be handled")
+            logs.say(
+                logger, logging.ERROR, log_events.ANSWER_UNHANDLED, "an answer of SQS cannot be handled", exc_info=True
+            )
             failure = TransportError(f"an answer of SQS cannot be handled: {error!r}")
         ready = self._claims.enter(keep)
         with self._cond:

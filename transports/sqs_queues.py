@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError
 from .sqs_clients import Clients
 from .sqs_errors import SqsRefusal, Trouble
@@ -133,7 +134,7 @@ class Directory:
         if tags := self._options.get("queue_tags"):
             request["tags"] = dict(tags)
         found = self._clients.call(self._account, "create_queue", f"creating the queue {full!r}", request)
-        logger.info("created the SQS queue %s", full)
+        logs.say(logger, logging.INFO, log_events.QUEUE_CREATED, "created the SQS queue {queue}", queue=full)
         return str(found["QueueUrl"])
 
     def _ask(self, queue: Queue) -> Traits:
@@ -149,7 +150,13 @@ class Directory:
                 ) from refusal
             if "AccessDenied" not in refusal.code:
                 raise _lasting(refusal) from refusal
-            logger.warning("%s; its limits and its redrive policy are not known (sqs:GetQueueAttributes)", refusal)
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.QUEUE_UNKNOWN,
+                "{error}; its limits and its redrive policy are not known (sqs:GetQueueAttributes)",
+                error=refusal,
+            )
             return Traits()
         to, most = _redrive(found.get("RedrivePolicy", ""))
         return Traits(

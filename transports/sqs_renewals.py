@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import QWorkerError, TransportError
 from .sqs_claims import Claim, Claims, visibility
@@ -106,10 +107,16 @@ class Renewals:
         left_s = int(MOST_CLAIM_S - (now - claim.got_at)) - 5
         if left_s < _NOTICE_S and not claim.is_told:
             claim.is_told = True
-            logger.warning(
-                "message %s on %s has been held for almost 12 h, the most that SQS allows: in %d s it is given "
-                "to somebody else, and what runs here counts for nothing", claim.received.id, claim.queue.name, left_s,
-            )  # fmt: skip
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.CLAIM_AT_LIMIT,
+                "message {claim} on {queue} has been held for almost 12 h, the most that SQS allows: in {left_s} "
+                "s it is given to somebody else, and what runs here counts for nothing",
+                claim=claim.received.id,
+                queue=claim.queue.name,
+                left_s=left_s,
+            )
         return int(max(0, min(self._lease_s, left_s)))
 
 

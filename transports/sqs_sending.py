@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError, MessageError, QWorkerError, TransportError
 from .base import Envelope
 from .sqs_errors import Trouble
@@ -46,7 +47,13 @@ class Sending:
             if not self._is_worker:
                 raise
             # Of a task that was acked before it ran: there is nobody whom an error could tell, and no message to keep.
-            logger.error("what follows a task with acks_late=False cannot be sent and is lost: %s", error)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.SUCCESSORS_LOST,
+                "what follows a task with acks_late=False cannot be sent and is lost: {error}",
+                error=error,
+            )
             return None
 
     def _made(self, envelope: Envelope, now: float) -> Op:
@@ -63,7 +70,13 @@ class Sending:
     def _judge(self, results: Sequence[Result]) -> None:
         failed = [result for result in results if result is not None]
         if self._is_worker and (refused := [one for one in failed if one in (Trouble.WRONG, Trouble.GONE)]):
-            logger.error("SQS refuses %d messages that follow tasks with acks_late=False; they are lost", len(refused))
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.SUCCESSORS_LOST,
+                "SQS refuses {count} messages that follow tasks with acks_late=False; they are lost",
+                count=len(refused),
+            )
             failed = [one for one in failed if one not in refused]
         if not failed:
             return

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import ConfigError, MessageError, QWorkerError
 from .base import Envelope, Rejection
@@ -89,7 +90,13 @@ class Settling:
         good = []
         for claim in claims:
             if claim.received.id in self._done:
-                logger.info("%s has come once more after it was deleted: it is deleted again", named(claim))
+                logs.say(
+                    logger,
+                    logging.INFO,
+                    log_events.DUPLICATE_DELETED,
+                    "{claim} has come once more after it was deleted: it is deleted again",
+                    claim=named(claim),
+                )
                 self._delete(claim)
                 continue
             if claim.received.id in self._bad:
@@ -176,13 +183,27 @@ class Settling:
         if rejection.reason == _FAILED and is_listed(claim):
             runs = claim.attempts + claim.received.receives
             wait_s = backoff.wait_s(runs)
-            logger.info("%s has failed for the %d. time: again in %g s", named(claim), runs, wait_s)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.BACKOFF,
+                "{claim} has failed for the {runs}. time: again in {wait_s:g} s",
+                claim=named(claim),
+                runs=runs,
+                wait_s=wait_s,
+            )
             self._hide(claim, wait_s)
         elif traits.max_receives:
-            logger.error(
-                "%s is left to the redrive policy of its queue (receive %d of %d): %s",
-                named(claim), claim.received.receives, traits.max_receives, rejection.reason,
-            )  # fmt: skip
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.LEFT_TO_REDRIVE,
+                "{claim} is left to the redrive policy of its queue (receive {receives} of {most}): {reason}",
+                claim=named(claim),
+                receives=claim.received.receives,
+                most=traits.max_receives,
+                reason=rejection.reason,
+            )
             if rejection.reason != _FAILED:
                 self._note(self._bad, claim, rejection.reason)
             self._hide(claim, 0)
@@ -194,7 +215,14 @@ class Settling:
 
     def _refuse_successor(self, claim: Claim, error: object) -> None:
         """What a task starts must not get lost: its own message becomes the dead letter that tells of it."""
-        logger.error("what follows %s cannot be sent: %s", named(claim), error)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.SUCCESSORS_UNSENT,
+            "what follows {claim} cannot be sent: {error}",
+            claim=named(claim),
+            error=error,
+        )
         self.reject(Rejection(claim.delivery(), "successor_refused", {"error": str(error)}), claim)
 
     # ---- ways ----
@@ -256,7 +284,14 @@ class Settling:
             elif result is Trouble.LATE:
                 self.give_back(self._claims.give_up(claim))
             else:
-                logger.warning("%s could not be sent anew (%s): it goes back as it is", named(claim), result)
+                logs.say(
+                    logger,
+                    logging.WARNING,
+                    log_events.RESEND_FAILED,
+                    "{claim} could not be sent anew ({error}): it goes back as it is",
+                    claim=named(claim),
+                    error=result,
+                )
                 self._hide(claim, min(wait_s, MOST_DELAY_S))
 
         until = self._while_ours(claim)
@@ -272,7 +307,14 @@ class Settling:
         try:
             queue = self._directory.find(str(self._dead_letter_queue))
         except QWorkerError as error:
-            logger.error("%s; %s is hidden instead", error, named(claim))
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.DEAD_HIDDEN,
+                "{error}; {claim} is hidden instead",
+                error=error,
+                claim=named(claim),
+            )
             self._hide(claim, HIDDEN_S)
             return
         entry = letter(claim, rejection, is_fifo=queue.is_fifo)
@@ -281,7 +323,15 @@ class Settling:
             if result is None:
                 self._delete(claim, is_urgent=True)
             else:
-                logger.error("%s could not be sent to %s (%s): it is hidden", named(claim), queue.name, result)
+                logs.say(
+                    logger,
+                    logging.ERROR,
+                    log_events.DEAD_HIDDEN,
+                    "{claim} could not be sent to {queue} ({error}): it is hidden",
+                    claim=named(claim),
+                    queue=queue.name,
+                    error=result,
+                )
                 self._hide(claim, HIDDEN_S)
 
         self._put(Op(SEND, queue, entry, sent, is_urgent=True))
@@ -302,7 +352,14 @@ class Settling:
         with self._lock:
             self.late += 1
         why = result.value if isinstance(result, Trouble) else result
-        logger.warning("the ack of %s came too late (%s): it may run again", named(claim), why)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.ACK_LATE,
+            "the ack of {claim} came too late ({why}): it may run again",
+            claim=named(claim),
+            why=why,
+        )
         self.give_back(self._claims.give_up(claim))
 
     def _dismiss(self, claim: Claim) -> None:
@@ -314,10 +371,16 @@ class Settling:
             self._put_out_of_sight(claim, self._bad.get(claim.received.id, "bad"))
 
     def _put_out_of_sight(self, claim: Claim, why: str) -> None:
-        logger.error(
-            "%s cannot run (%s): it is hidden for %d h at a time, because its queue has no redrive policy and no "
-            "dead_letter_queue is set", named(claim), why, HIDDEN_S // 3600,
-        )  # fmt: skip
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.DEAD_HIDDEN,
+            "{claim} cannot run ({reason}): it is hidden for {hours} h at a time, because its queue has no "
+            "redrive policy and no dead_letter_queue is set",
+            claim=named(claim),
+            reason=why,
+            hours=HIDDEN_S // 3600,
+        )
         self._hide(claim, HIDDEN_S)
 
     def _note(self, ids: OrderedDict[str, str], claim: Claim, why: str = "") -> None:

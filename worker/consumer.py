@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable, Collection
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..core.errors import ConfigError, TransportError
 from ..core.tally import Tally
@@ -106,7 +107,13 @@ class Consumer:
             while not self._is_stopped:
                 self.turn()
         except Exception as error:  # the thread's outermost frame: the master has to know, whatever it was
-            logger.exception("the consumer thread has ended with an error")
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.CONSUMER_FAILED,
+                "the consumer thread has ended with an error",
+                exc_info=True,
+            )
             self.notices.tell("failed", error=repr(error))
         else:
             self.close()
@@ -241,7 +248,7 @@ class Consumer:
             self.notices.tell("refused", error=str(error))
             return False
         except TransportError as error:
-            logger.critical("%s", error)
+            logs.say(logger, logging.CRITICAL, log_events.CHANNEL_BROKEN, "{error}", error=error)
             self._link.is_up = False
             self._is_stopped = True
             self.notices.tell("unreachable", error=str(error))

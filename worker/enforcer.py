@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..pool import SlotTable
 from ..tasks import Order, identify
@@ -134,7 +135,8 @@ class Enforcer:
         seat = self._dispatcher.seats.get(serial)
         if seat is not None:
             seat.stack = seat.channel.stack() or seat.stack
-            logger.warning("%s\n%s", headline, seat.stack or "(none was written)")
+            stacks = seat.stack or "(none was written)"
+            logs.say(logger, logging.WARNING, log_events.STACKS, "{of}\n{stacks}", of=headline, stacks=stacks)
 
     def condemn_for_memory(self, seat: Seat, kib: int, limit_kib: int) -> None:
         """`--max-memory-hard`: kill this child now. A crash of what it runs, with the reading as its cause."""
@@ -142,7 +144,14 @@ class Enforcer:
             return
         running = self._table.read(seat.channel.slot)
         seat.memory_cause = f"{kib} KiB of memory, above the hard limit of {limit_kib} KiB"
-        logger.error("child %d is killed: %s", seat.channel.slot + 1, seat.memory_cause)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.CHILD_KILLED,
+            "child {child} is killed: {cause}",
+            child=seat.channel.slot + 1,
+            cause=seat.memory_cause,
+        )
         seat.is_leaving = True
         seat.condemned_for = running.seq if running is not None else -1
         self._ledger.put_back(self._dispatcher.take_back(seat))
@@ -153,9 +162,15 @@ class Enforcer:
         if seat is None:
             return
         if not seat.condemned_for:
-            logger.warning("child %d was asked to leave and has not left: it is killed", seat.channel.slot + 1)
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.CHILD_KILLED,
+                "child {child} was asked to leave and has not left: it is killed",
+                child=seat.channel.slot + 1,
+            )
         self._signal_child(seat, signal.SIGKILL)
 
     def _tell(self, entry: Entry, text: str, level: int) -> None:
         task_id, task = identify(entry.delivery.raw)
-        logger.log(level, "Task %s[%s] %s", task, task_id, text)
+        logs.say(logger, level, log_events.TASK_LIMIT, "Task {task}[{id}] {what}", task=task, id=task_id, what=text)

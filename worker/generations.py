@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..pool import SlotTable
 from .crew import Crew, Spawner
@@ -83,10 +84,10 @@ class Generations:
     def reload(self) -> None:
         """Have a successor import the application; the old children go on until it has succeeded."""
         if self._successor is not None:
-            logger.info("a reload is under way: another one follows it")
+            logs.say(logger, logging.INFO, log_events.RELOAD_WAITS, "a reload is under way: another one follows it")
             self._is_asked_again = True
             return
-        logger.info("reload: importing the application anew")
+        logs.say(logger, logging.INFO, log_events.RELOAD_BEGUN, "reload: importing the application anew")
         self._successor = self._exec()
 
     def tend(self, crew: Crew) -> None:
@@ -94,11 +95,18 @@ class Generations:
         if self._fallback is not None and crew.is_hopeless:
             self._give_up(crew, self._fallback, f"new children cannot start: {crew.boot_trouble}")
         elif crew.is_ready and self._fallback is not None:
-            logger.info("reload: the new children work, the old ones finish what they run")
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.RELOAD_WORKS,
+                "reload: the new children work, the old ones finish what they run",
+            )
             self._fallback = None
         for spawner in [s for s in self._leaving if s is not self._fallback and not crew.has_children_of(s)]:
             spawner.close()
-            logger.info("reload: %s", self._leaving.pop(spawner))
+            logs.say(
+                logger, logging.INFO, log_events.RELOAD_DONE, "reload: {result}", result=self._leaving.pop(spawner)
+            )
         if self.current is None and self._clock.monotonic() >= self._respawn_at:
             self._respawn_at = math.inf
             self.current = self._exec()
@@ -122,7 +130,13 @@ class Generations:
         if report["event"] == "failed":
             trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
             self.trouble = report["text"]
-            logger.error("reload: the new code cannot be used, the old children go on: %s", trouble)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.RELOAD_FAILED,
+                "reload: the new code cannot be used, the old children go on: {reason}",
+                reason=trouble,
+            )
             spawner.close()
             return
         self.trouble = ""
@@ -143,7 +157,9 @@ class Generations:
     def _give_up(self, crew: Crew, old: Spawner, why: str) -> None:
         """Back to the old generation. There is no way back to the new one: what is left of it only leaves."""
         self.trouble = why
-        logger.error("reload: %s; the old children go on", why)
+        logs.say(
+            logger, logging.ERROR, log_events.RELOAD_FAILED, "reload: {reason}; the old children go on", reason=why
+        )
         if self.current is not None:
             self._leaving[self.current] = "what was left of the new children has gone"
         del self._leaving[old]
@@ -157,7 +173,13 @@ class Generations:
         if spawner is self._successor:
             self.trouble = "the process that imports the application has died"
             self._end_import()
-            logger.error("reload: %s, the old children go on", self.trouble)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.RELOAD_FAILED,
+                "reload: {reason}, the old children go on",
+                reason=self.trouble,
+            )
         elif spawner is self.current:
             self.current = None
             if self._clock.monotonic() - self._died_at >= FORGET_DEATHS_S:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from ..core import log_events, logs
 from ..core.errors import QWorkerError
 from ..core.process import end_for_certain
 from ..signals import SignalPipe, own_stacks
@@ -149,7 +150,7 @@ class _Voice:
         def log() -> None:
             if with_stacks:
                 texts[0] = f"{text}. Stacks:\n{own_stacks()}"
-            logger.log(level, "%s", texts[0])
+            logs.say(logger, level, log_events.CONSUMER_HANGS, "{problem}", problem=texts[0])
 
         self._has_log = self._has_log and _aside(log, _SAY_S)
         if not self._has_log:

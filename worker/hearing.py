@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.errors import TransportError
 
 logger = logging.getLogger("qworker.worker")
@@ -68,9 +69,12 @@ class Hearing:
         if verdict is Verdict.REBUILD:
             raise TransportError(f"messages wait, and for {self._timeout_s:g} s none has come")
         if verdict is Verdict.GIVE_UP:
-            logger.critical(
-                "messages wait, and none comes although the connection was made anew: this worker is deaf and ends; "
-                "what it holds goes back"
+            logs.say(
+                logger,
+                logging.CRITICAL,
+                log_events.DEAF,
+                "messages wait, and none comes although the connection was made anew: this worker is deaf and "
+                "ends; what it holds goes back",
             )
         return verdict is Verdict.GIVE_UP
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from ..core import log_events, logs
 from ..tasks import identify
 from .giving_back import MOST_NAMED, names_of
 from .ledger import Entry, Ledger
@@ -44,7 +45,14 @@ class Leaving:
         ids = _ids(entries)
         for start in range(0, len(ids), MOST_NAMED):
             some = ids[start : start + MOST_NAMED]
-            logger.info("released %d messages that no child had started: %s", len(some), ", ".join(some))
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.RELEASED,
+                "released {count} messages that no child had started: {ids}",
+                count=len(some),
+                ids=", ".join(some),
+            )
 
     def tend(self, now: float, *, has_children: bool, has_broker: bool) -> None:
         """On every turn of a stop: release what has come back since; report when nothing is left to do."""
@@ -61,7 +69,7 @@ class Leaving:
 
     def _end(self, left: int) -> None:
         if left:
-            logger.error("the broker is out of reach")
+            logs.say(logger, logging.ERROR, log_events.BROKER_UNREACHABLE, "the broker is out of reach")
             self.say_what_is_left()
         self.has_reported = True
         self._report(left)
@@ -70,7 +78,14 @@ class Leaving:
         """For whoever looks for these messages while nobody has them. Any thread, if the owner has come to a halt."""
         ids = _ids(self._ledger.entries())
         if ids:
-            logger.error("%d messages are left to their lease: %s", len(ids), names_of(ids))
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.LEFT_TO_LEASE,
+                "{count} messages are left to their lease: {ids}",
+                count=len(ids),
+                ids=names_of(ids),
+            )
 
 
 def _ids(entries: Iterable[Entry]) -> Sequence[str]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..pool import SlotTable
 from .exitcodes import ExitCode
@@ -115,21 +116,38 @@ class Lifecycle:
             self._mailbox.post("resume")
 
     def _begin_quiet(self) -> None:
-        logger.info("quiet: nothing new is fetched until SIGCONT")
+        logs.say(logger, logging.INFO, log_events.QUIET, "quiet: nothing new is fetched until SIGCONT")
         self._mailbox.post("quiet")
 
     def _begin_warm(self) -> None:
-        logger.info("warm shutdown: waiting for running tasks, everything else goes back to its queue")
+        logs.say(
+            logger,
+            logging.INFO,
+            log_events.SHUTDOWN_WARM,
+            "warm shutdown: waiting for running tasks, everything else goes back to its queue",
+        )
         self._drain()
 
     def _begin_soft(self) -> None:
         if self.soft_s > 0:  # otherwise the cold stop follows at once
-            logger.info("soft shutdown: running tasks have %g s, everything else goes back to its queue", self.soft_s)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.SHUTDOWN_SOFT,
+                "soft shutdown: running tasks have {limit_s:g} s, everything else goes back to its queue",
+                limit_s=self.soft_s,
+            )
         self._drain()
         self.deadline = self._clock.monotonic() + self.soft_s
 
     def _begin_cold(self) -> None:
-        logger.warning("cold shutdown: running tasks are interrupted, and killed after %g s", COLD_S)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.SHUTDOWN_COLD,
+            "cold shutdown: running tasks are interrupted, and killed after {limit_s:g} s",
+            limit_s=COLD_S,
+        )
         self._drain()
         self._mailbox.post("cut")
         self._cut_runs()
@@ -137,14 +155,21 @@ class Lifecycle:
 
     def _begin_hard(self) -> None:
         if self.has_consumer:
-            logger.warning("hard shutdown: children are killed, their messages go back")
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.SHUTDOWN_HARD,
+                "hard shutdown: children are killed, their messages go back",
+            )
         self._drain()
         self._end_children()
         self.deadline = self._clock.monotonic() + HARD_S
 
     def _begin_stopped(self) -> None:
         if not self.has_drained and self._reason is None:
-            logger.error("the broker did not take the messages back in time")
+            logs.say(
+                logger, logging.ERROR, log_events.NOT_GIVEN_BACK, "the broker did not take the messages back in time"
+            )
             self._reason = ExitCode.UNREACHABLE
         self.exit_code = self._reason or (ExitCode.CUT if self._has_cut else ExitCode.OK)
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..core.errors import TransportError
 from ..core.tally import Tally
@@ -98,11 +99,24 @@ class Link:
             return False
         if self._purge:
             self._purge = False
-            logger.warning("--purge: deleted %d waiting messages from %s", purged, ", ".join(self._queues))
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.PURGED,
+                "--purge: deleted {count} waiting messages from {queues}",
+                count=purged,
+                queues=", ".join(self._queues),
+            )
         if self.attempts:
-            logger.info("connected to the broker after %d failed attempts", self.attempts)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.BROKER_CONNECTED,
+                "connected to the broker after {attempts} failed attempts",
+                attempts=self.attempts,
+            )
         elif self.was_up:
-            logger.info("connected to the broker again")
+            logs.say(logger, logging.INFO, log_events.BROKER_CONNECTED, "connected to the broker again")
         if not self.was_up:
             self._warn()
         self.is_up = self.was_up = True
@@ -114,7 +128,9 @@ class Link:
 
     def broke(self, error: TransportError) -> None:
         """A call has failed: what is held stays held, the connection is made anew."""
-        logger.warning("%s; reconnecting, running tasks go on", error)
+        logs.say(
+            logger, logging.WARNING, log_events.BROKER_LOST, "{error}; reconnecting, running tasks go on", error=error
+        )
         self.is_up = False
         self.trouble = str(error)
         self._arm = False
@@ -130,7 +146,7 @@ class Link:
             logger.debug("the broker's settings were not looked at: %s", error)
             return
         for text in texts:
-            logger.warning("%s", text)
+            logs.say(logger, logging.WARNING, log_events.BROKER_ADVICE, "{advice}", advice=text)
 
     def _failed(self, error: TransportError) -> None:
         self.attempts += 1
@@ -140,7 +156,16 @@ class Link:
         wait_s = self._wait_s(self.attempts)
         self._try_at = self._clock.monotonic() + wait_s
         of = f" of {self._max_attempts}" if self._max_attempts is not None else ""
-        logger.error("%s; attempt %d%s, next in %.1f s", error, self.attempts, of, wait_s)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.BROKER_RETRY,
+            "{error}; attempt {attempt}{of}, next in {wait_s:.1f} s",
+            error=error,
+            attempt=self.attempts,
+            of=of,
+            wait_s=wait_s,
+        )
 
     def _wait_s(self, attempts: int) -> float:
         """How long to wait after so many failures in a row."""
@@ -153,7 +178,13 @@ class Link:
         self._extend()
         orphans = self.transport.recall({e.delivery.tag for e in self._ledger.entries()})
         if orphans:
-            logger.warning("found %d messages that were reserved while the connection broke", len(orphans))
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.RECALLED,
+                "found {count} messages that were reserved while the connection broke",
+                count=len(orphans),
+            )
             self._tally.recovered("reply_lost", len(orphans))
             self._ledger.receive(orphans, self._clock.monotonic())
 
@@ -178,7 +209,13 @@ class Link:
             self._maintain_at = now + max(next_s, 0.0)
             if did.recovered:
                 self._tally.recovered("worker_lost", did.recovered)
-                logger.warning("recovered %d messages of a worker that is gone", did.recovered)
+                logs.say(
+                    logger,
+                    logging.WARNING,
+                    log_events.RECOVERED,
+                    "recovered {count} messages of a worker that is gone",
+                    count=did.recovered,
+                )
             if did.moved or did.recovered:
                 self._look_at = now
 
@@ -283,7 +320,14 @@ def _tell_lost(count: int, is_certain: bool) -> None:
         why = "messages held here are no longer on the broker: it was emptied, or has forgotten what it was told"
     else:
         why = "messages: lease lost (this worker was silent for too long), others run them now"
-    logger.error("%d %s; what still runs here is not acked and its results are not stored", count, why)
+    logs.say(
+        logger,
+        logging.ERROR,
+        log_events.LEASE_LOST,
+        "{count} {why}; what still runs here is not acked and its results are not stored",
+        count=count,
+        why=why,
+    )
 
 
 def _or(value: float | None, default: float) -> float:

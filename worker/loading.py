@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from ..core import logs, secrets
+from ..core import log_events, logs, secrets
 from ..core.errors import ConfigError
 from ..pool import Runtime
 from ..tasks import App, Hooks, TaskExecutor, find_app, preload_tracing
@@ -44,10 +44,14 @@ def load(data: dict[str, Any]) -> Runtime:
     app.conf.freeze()
     settle_logs(app, options)
     if threading.active_count() > 1:
-        logger.warning(
-            "the application has started %d threads while it was imported; children are forked without them, and a "
-            "lock that one of them holds at that moment stays locked: start threads in the tasks",
-            threading.active_count() - 1,
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.APP_HAS_THREADS,
+            "the application has started {threads} threads while it was imported; children are forked "
+            "without them, and a lock that one of them holds at that moment stays locked: start threads in "
+            "the tasks",
+            threads=threading.active_count() - 1,
         )
     executor = TaskExecutor(app, node)
     has_memory_limit = bool(app.conf.worker_max_memory_per_child or app.conf.worker_max_memory_hard)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from ..core import journal, logs
+from ..core import journal, log_events, logs
 from ..core.clock import Clock
 from ..core.companion import About, Companion
 from ..core.errors import ConfigError
@@ -184,20 +184,34 @@ class Master:
         if number == signal.SIGCHLD:
             reap_strangers({spawner.pid for spawner in self._generations.all()})
             return
-        logger.info("received %s", number.name)
+        logs.say(logger, logging.INFO, log_events.SIGNAL, "received {signal}", signal=number.name)
         act = _ON_SIGNAL.get(number)
         if number == signal.SIGUSR2:
             self._reopen_logs()
         elif act is None:
             self._life.move(self._events[number])
         elif self._crew is None or (self._life.is_stopping and number != signal.SIGUSR1):
-            logger.info("%s has no effect now: the worker is %s", number.name, self.phase.value)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.SIGNAL_IGNORED,
+                "{signal} has no effect now: the worker is {phase}",
+                signal=number.name,
+                phase=self.phase.value,
+            )
         else:
             act(self, self._crew)
 
     def _dump_stacks(self, crew: Crew) -> None:
         """The stacks of the master's threads and of every child, with what each child runs, go to the log."""
-        logger.info("stacks of the master (pid %d):\n%s", os.getpid(), own_stacks())
+        logs.say(
+            logger,
+            logging.INFO,
+            log_events.STACKS,
+            "stacks of the master (pid {of}):\n{stacks}",
+            of=os.getpid(),
+            stacks=own_stacks(),
+        )
         self._mailbox.post("stacks")
 
     def _reopen_logs(self, _crew: Crew | None = None) -> None:
@@ -205,7 +219,7 @@ class Master:
         logs.reopen()
         for spawner in self._generations.all():
             spawner.reopen_logs()
-        logger.info("log files are opened anew")
+        logs.say(logger, logging.INFO, log_events.LOGS_REOPENED, "log files are opened anew")
 
     def _grow(self, crew: Crew) -> None:
         if self._upkeep is not None:
@@ -279,8 +293,14 @@ class Master:
         if not self.has_loaded:
             self._refuse(ExitCode.APP, "the process that imports the application died before it was done")
             return
-        text = "the spawner (pid %d) has died and its children with it; starting another in %.1f s"
-        logger.error(text, report["pid"], report["wait_s"])
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.SPAWNER_DIED,
+            "the spawner (pid {spawner}) has died and its children with it; starting another in {wait_s:.1f} s",
+            spawner=report["pid"],
+            wait_s=report["wait_s"],
+        )
 
     # -- the consumer --------------------------------------------------------------------------------------
 
@@ -325,7 +345,7 @@ class Master:
             self._crew.replace(notice.data["serial"], "max_tasks")
 
     def _on_dry(self, notice: Notice) -> None:
-        logger.info("burst: the queues are empty")
+        logs.say(logger, logging.INFO, log_events.BURST_DONE, "burst: the queues are empty")
         self._life.move(Event.TERM)
 
     def _on_drained(self, notice: Notice) -> None:
@@ -347,12 +367,22 @@ class Master:
         assert self._lifeline is not None
         assert self._crew is not None
         if self._lifeline.restart(self._crew.serials()):
-            logger.warning("the consumer is started anew; running tasks go on")
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.CONSUMER_RESTARTED,
+                "the consumer is started anew; running tasks go on",
+            )
             self._crew.tell_again()
             for kind in self._life.orders():
                 self._mailbox.post(kind)
             return
-        logger.critical("the consumer keeps failing: the worker ends, what it holds is left to its lease")
+        logs.say(
+            logger,
+            logging.CRITICAL,
+            log_events.CONSUMER_GIVEN_UP,
+            "the consumer keeps failing: the worker ends, what it holds is left to its lease",
+        )
         self._life.has_consumer = False
         self._life.fail(ExitCode.INTERNAL)
 
@@ -389,7 +419,14 @@ class Master:
             self._crew.fill(self._generations.current)
         if self.phase is Phase.STARTING and self._is_connected and self._crew.is_ready:
             took_s = self._clock.monotonic() - self._started_at
-            logger.info("ready: %d children after %.2f s", len(self._crew.pids()), took_s)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.READY,
+                "ready: {children} children after {took_s:.2f} s",
+                children=len(self._crew.pids()),
+                took_s=took_s,
+            )
             self._view.is_ready = True
             self._life.move(Event.READY)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from ..core import log_events, logs
+
 logger = logging.getLogger("qworker.worker")
 
 
@@ -47,11 +49,14 @@ class MemoryWatch:
         self._born_over[serial] = kib
         if not self._has_said_so:
             self._has_said_so = True
-            logger.error(
-                "a fresh child has %d KiB of its own already, above its memory limit of %d; such children are kept: "
-                "raise the limit or import less",
-                kib,
-                limit_kib,
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.MEMORY_LIMIT_TOO_LOW,
+                "a fresh child has {kib} KiB of its own already, above its memory limit of {limit_kib}; such "
+                "children are kept: raise the limit or import less",
+                kib=kib,
+                limit_kib=limit_kib,
             )
 
     def sample(self, children: Mapping[int, int]) -> None:

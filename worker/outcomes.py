@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock, wall_time
 from ..core.errors import TimeLimitExceeded, WorkerLostError
 from ..core.tally import Ending, Tally
@@ -130,8 +131,14 @@ class Outcomes:
 
     def _contain(self, seq: int, error: Exception) -> None:
         """What a child said about a message cannot be handled: that message ends here, the worker goes on."""
-        text = "what a child reports about message %d cannot be handled; it goes to the dead letters"
-        logger.error(text, seq, exc_info=error)
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.REPORT_UNHANDLED,
+            "what a child reports about message {seq} cannot be handled; it goes to the dead letters",
+            seq=seq,
+            exc_info=error,
+        )
         entry = self._ledger.get(seq)
         if entry is None or entry.state is State.SETTLING:
             return
@@ -266,7 +273,15 @@ class Outcomes:
 
     def _note_cut(self, entry: Entry, task_id: str, *, is_by_stop: bool) -> None:
         fate = "it is not run again (acks_late=False)" if entry.acked else "it is to run again"
-        logger.warning("Task %s[%s] was cut: %s", identify(entry.delivery.raw).task, task_id, fate)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.TASK_CUT,
+            "Task {task}[{id}] was cut: {fate}",
+            task=identify(entry.delivery.raw).task,
+            id=task_id,
+            fate=fate,
+        )
         if is_by_stop:
             self.cut.append(task_id)
 
@@ -301,10 +316,19 @@ class Outcomes:
             "requeued" if retried else "not run again" if entry.acked or lost.action is Action.ACK else "dead-lettered"
         )
         peak = "" if death.peak_kib is None else f"peak memory {death.peak_kib} KiB, "
-        logger.error(
-            "Task %s[%s] lost: %s, %scrash %d of %d, %s",
-            lost.details.get("task"), lost.task_id, text, peak, crashes, MAX_CRASHES, fate,
-        )  # fmt: skip
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.TASK_LOST,
+            "Task {task}[{id}] lost: {cause}, {peak}crash {crashes} of {most}, {fate}",
+            task=lost.details.get("task"),
+            id=lost.task_id,
+            cause=text,
+            peak=peak,
+            crashes=crashes,
+            most=MAX_CRASHES,
+            fate=fate,
+        )
         if retried:
             self._tally.recovered("child_lost", 1)
             self._settler.requeue(entry, crashed=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+from ..core import log_events, logs
+
 logger = logging.getLogger("qworker.worker")
 
 
@@ -99,5 +101,11 @@ def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[
     if wish == "SIGQUIT":
         events[signal.SIGTERM] = events[signal.SIGQUIT]
     elif wish:
-        logger.warning("REMAP_SIGTERM=%s is not known and has no effect; the one value is SIGQUIT", wish)
+        logs.say(
+            logger,
+            logging.WARNING,
+            log_events.SIGNAL_NOT_REMAPPED,
+            "REMAP_SIGTERM={value} is not known and has no effect; the one value is SIGQUIT",
+            value=wish,
+        )
     return events

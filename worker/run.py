@@ -67,13 +67,19 @@ def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), ima
     )
     code = master.run()
     if master.has_started:
-        logger.info("stopped, exit code %d", code)
+        logs.say(logger, logging.INFO, log_events.STOPPED, "stopped, exit code {code}", code=code)
     return int(code)
 
 
 def _tell_of_heir(image: Image) -> None:
     often = f"{len(image.legacy.replaced_at)} of at most {MOST} times within {WITHIN_S / 60:g} minutes"
-    logger.warning("this process was started anew because its consumer thread hung (%s)", often)
+    logs.say(
+        logger,
+        logging.WARNING,
+        log_events.IMAGE_REPLACED,
+        "this process was started anew because its consumer thread hung ({often})",
+        often=often,
+    )
 
 
 def _warn_of_root() -> None:
@@ -185,11 +191,21 @@ class _Builder:
         if not self._estate:
             return
         try:
-            logger.warning(
-                "given back of what was held before: %s", names_of(broker.give_back(self._estate)) or "nothing"
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.HEIR_GAVE_BACK,
+                "given back of what was held before: {ids}",
+                ids=names_of(broker.give_back(self._estate)) or "nothing",
             )
         except (TransportError, ConfigError) as error:
-            logger.error("%s; what was held before is left to its lease", error)
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.LEFT_TO_LEASE,
+                "{error}; what was held before is left to its lease",
+                error=error,
+            )
 
     def _greet(self, config: dict[str, Any], size: int) -> None:
         from .. import __version__
@@ -199,7 +215,7 @@ class _Builder:
             sys.stderr.flush()
         most = self._options.autoscale[1] if self._options.autoscale else size
         if trouble := overcommitment(most, config["conf"], memory_limit()):
-            logger.warning(trouble)
+            logs.say(logger, logging.WARNING, log_events.MEMORY_OVERCOMMITTED, "{problem}", problem=trouble)
 
 
 def _check_limits(default_s: float | None, longest_s: float | None, most_s: float | None) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..core.errors import ResultStoreError
 from ..core.tally import Tally
@@ -231,7 +232,14 @@ class Settler:
             return self._results_failed(error, now)
         if self._results_down_since is not None:
             lost = self.dropped_results
-            logger.info("result store is back after %.1f s, lost results: %d", now - self._results_down_since, lost)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.RESULTS_BACK,
+                "result store is back after {after_s:.1f} s, lost results: {lost}",
+                after_s=now - self._results_down_since,
+                lost=lost,
+            )
         self._results_down_since = None
         self._results_retry_at = 0.0
         self._given_up = False
@@ -241,7 +249,14 @@ class Settler:
     def _results_failed(self, error: ResultStoreError, now: float) -> bool:
         if self._results_down_since is None:
             self._results_down_since = now
-            logger.warning("%s; acks wait for results, at most %g s", error, RESULT_BUDGET_S)
+            logs.say(
+                logger,
+                logging.WARNING,
+                log_events.RESULTS_AWAY,
+                "{error}; acks wait for results, at most {limit_s:g} s",
+                error=error,
+                limit_s=RESULT_BUDGET_S,
+            )
         # A try may take a socket time-out, in which nothing else is done here: those that do become rare.
         after = self._clock.monotonic()
         longest_s = _LONGEST_RESULT_RETRY_S if self._given_up else _LONGEST_ACK_WAIT_S
@@ -251,7 +266,12 @@ class Settler:
             return False
         if not self._given_up:
             self._given_up = True
-            logger.error("result store still out of reach: results are lost from now on, until it answers; tasks go on")
+            logs.say(
+                logger,
+                logging.ERROR,
+                log_events.RESULTS_LOST,
+                "result store still out of reach: results are lost from now on, until it answers; tasks go on",
+            )
         self._drop_results()
         return True
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Container
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.errors import WorkerLostError
 from ..results import StoredResult
 from ..tasks import Action, lost_outcome
@@ -44,11 +45,18 @@ def judge(entry: Entry, settler: Settler, final_tasks: Container[str]) -> bool:
     is_final = lost.action is Action.ACK
     if crashes < MAX_CRASHES and not is_final:
         return False
-    logger.error(
-        "Task %s[%s] lost: %s, crash %d of %d, %s",
-        lost.details.get("task"), lost.task_id, _CAUSE, crashes, MAX_CRASHES,
-        "not run again" if is_final else "dead-lettered",
-    )  # fmt: skip
+    logs.say(
+        logger,
+        logging.ERROR,
+        log_events.TASK_LOST,
+        "Task {task}[{id}] lost: {cause}, crash {crashes} of {most}, {fate}",
+        task=lost.details.get("task"),
+        id=lost.task_id,
+        cause=_CAUSE,
+        crashes=crashes,
+        most=MAX_CRASHES,
+        fate="not run again" if is_final else "dead-lettered",
+    )
     if lost.meta is not None:
         settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
     if is_final:

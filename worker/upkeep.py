@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 
+from ..core import log_events, logs
 from ..core.clock import Clock
 from ..pool import MAX_SLOTS
 from .autoscale import Autoscale
@@ -67,18 +68,30 @@ class Upkeep:
     def grow(self, size: int) -> None:
         """So many children from now on, more than before."""
         if size > MAX_SLOTS:
-            logger.info("%d children are the most that one worker can have: no more", MAX_SLOTS)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.POOL_AT_LIMIT,
+                "{children} children are the most that one worker can have: no more",
+                children=MAX_SLOTS,
+            )
             return
         self._crew.size = size
-        logger.info("the pool grows to %d children", size)
+        logs.say(logger, logging.INFO, log_events.POOL_GROWS, "the pool grows to {children} children", children=size)
 
     def shrink(self) -> None:
         """One child fewer: the idlest one leaves."""
         if self._crew.size == 1:
-            logger.info("one child is left: no fewer")
+            logs.say(logger, logging.INFO, log_events.POOL_AT_LIMIT, "one child is left: no fewer")
             return
         self._crew.size -= 1
-        logger.info("the pool shrinks to %d children", self._crew.size)
+        logs.say(
+            logger,
+            logging.INFO,
+            log_events.POOL_SHRINKS,
+            "the pool shrinks to {children} children",
+            children=self._crew.size,
+        )
 
     def _scale(self, autoscale: Autoscale, now: float) -> None:
         wanted = autoscale.wanted(self._crew.size, *self._load(), now)
@@ -90,7 +103,14 @@ class Upkeep:
     def _on_much(self, serial: int, kib: int) -> None:
         if self._crew.replace(serial, "max_memory"):
             child = self._crew.index_of(serial) + 1
-            logger.info("child %d has %d KiB of memory of its own: it is replaced after its task", child, kib)
+            logs.say(
+                logger,
+                logging.INFO,
+                log_events.CHILD_RECYCLED,
+                "child {child} has {kib} KiB of memory of its own: it is replaced after its task",
+                child=child,
+                kib=kib,
+            )
 
     def _on_too_much(self, serial: int, kib: int) -> None:
         self._mailbox.post("condemn", serial=serial, kib=kib, limit_kib=self._hard_kib)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 LEVELS: Final = ("WARNING", "ERROR", "CRITICAL")
 _METHODS: Final = {"warning": "WARNING", "error": "ERROR", "critical": "CRITICAL", "exception": "ERROR"}
-_PLACEHOLDER: Final = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[sdrfgix]")
+_PLACEHOLDER: Final = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[sdrfgix]|\{\w+(?:!r)?(?::[^}]*)?\}")
 
 
 class LogText(NamedTuple):
@@ -79,7 +79,7 @@ def _texts(call: ast.Call, function: ast.FunctionDef) -> list[str]:
     named = [keyword.value for keyword in call.keywords if keyword.arg == "text"]
     for argument in named or call.args:
         found = [text for node in _meant(argument, function) for text in _as_text(node)]
-        sentences = [text for text in found if " " in text or "%" in text]
+        sentences = [text for text in found if " " in text or "%" in text or "{" in text]
         if sentences:
             return sentences
     return []
