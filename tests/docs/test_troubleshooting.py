@@ -24,7 +24,8 @@ MADE_ELSEWHERE = {
 
 def explained() -> set[tuple[str, str]]:
     """Level and line of every row."""
-    return set(re.findall(r"^\| (WARNING|ERROR|CRITICAL) \| `([^`]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE))
+    page = PAGE.read_text("utf-8")
+    return set(re.findall(r"^\| (WARNING|ERROR|CRITICAL) \| (?:`(?=[^`])|`` ?)(.+?)`{1,2} \|", page, re.MULTILINE))
 
 
 def wanted(found: LogText) -> tuple[str, str]:
