@@ -19,17 +19,14 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from ..core import journal, log_events, logs
 from ..core.clock import Clock
-from ..core.companion import About, Companion
+from ..core.companion import Companion
 from ..core.errors import ConfigError
 from ..pool import SlotTable
 from ..signals import SignalPipe, own_stacks, reap_strangers
-from .autoscale import Autoscale
-from .consumer import Consumer
 from .crew import Crew, Spawner
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
@@ -41,6 +38,7 @@ from .mailbox import Mailbox, readable
 from .notices import Notice
 from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
+from .plan import Plan
 from .title import Title
 from .upkeep import Upkeep
 from .view import View
@@ -53,25 +51,6 @@ SPAWNER_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 #: The same when it could not even give its messages back in time: it probably waits for the broker.
 _CUT_OFF_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the master needs once the application is loaded: the consumer, and how many children.
-
-    `give_back` has the broker take back all that is held in the name of `owner` (`worker/giving_back.py`).
-    """
-
-    consumer: Consumer
-    size: int
-    soft_s: float = 0.0
-    max_memory_kib: int = 0
-    max_memory_hard_kib: int = 0
-    autoscale: Autoscale | None = None
-    deaf_timeout_s: float = 0.0
-    owner: str = ""
-    give_back: Callable[[], list[str]] = list
-    about: About = field(default_factory=About)
 
 
 class Master:

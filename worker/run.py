@@ -35,10 +35,11 @@ from .link import Link
 from .loading import load, options_dict, working_directory
 from .logging_setup import configure_logs
 from .mailbox import Mailbox
-from .master import Master, Plan
+from .master import Master
 from .names import node_name, owner_name
 from .notices import Notice
 from .options import WorkerOptions
+from .plan import Plan
 from .preparation import Preparation
 from .settler import Settler
 

@@ -15,8 +15,9 @@ from qworker.pool import MAX_SLOTS, SlotTable
 from qworker.testing import FakeClock
 from qworker.worker import ExitCode, Phase
 from qworker.worker.mailbox import Mailbox
-from qworker.worker.master import Master, Plan
+from qworker.worker.master import Master
 from qworker.worker.notices import Notice
+from qworker.worker.plan import Plan
 
 #: No process has this id: it is above what Linux hands out.
 NOBODY = 2**30
