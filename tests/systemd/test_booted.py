@@ -263,6 +263,16 @@ def test_the_journal_knows_what_is_a_warning(booted: Booted) -> None:
     assert "[INFO/MainProcess] ready: 2 children" in booted.journal("-u", UNIT, "-p", "info")
 
 
+def test_an_operator_asks_the_service_how_it_is(booted: Booted) -> None:
+    start(booted)
+    assert (booted.root / "run/qworker/shop").is_dir()
+    settings = ENVIRONMENT.split()
+    booted.run("env", *settings, "qworker", "health", "--ready")
+    assert "shop@" in booted.run("env", *settings, "qworker", "status")
+    booted.run("systemctl", "stop", UNIT)
+    assert "no worker" in booted.run("env", *settings, "qworker", "health", check=False)
+
+
 def test_what_install_writes_runs_as_its_last_lines_say(booted: Booted) -> None:
     start(booted)  # makes the state directory, where the application's broker is
     booted.run("systemctl", "stop", UNIT)
