@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,9 +14,11 @@ import pytest
 from qworker import App
 
 from support import Shop, wait_until
-from support.containers import Container
+from support.containers import DOCKERFILE, Container, stages
 
 Start = Callable[..., Container]
+
+LAST = stages(DOCKERFILE.read_text("utf-8"))[-1]
 
 
 @pytest.mark.parametrize("user", ["10001:0", "1000720000:0", "4711:4711"])
@@ -163,3 +166,22 @@ def test_what_follows_the_image_is_a_command(run: Start, command: list[str], cod
     container = run(*command)
     assert container.wait() == code
     assert said in container.log
+
+
+def test_the_health_check_of_the_image_answers_by_the_socket_below_tmp(worker: Start) -> None:
+    _, command = LAST.last("HEALTHCHECK").text.split("CMD ")
+    check = json.loads(command)
+    container = worker().wait_ready()
+    assert container.run(*check).returncode == 0
+    wait_until(lambda: container.run(*check, "--ready").returncode == 0, "it is ready")
+    container.first.suspend()
+    assert container.run(*check).returncode == 1
+    container.first.resume()
+    wait_until(lambda: container.run(*check).returncode == 0, "it is well again")
+
+
+def test_without_its_broker_the_container_is_healthy_and_not_ready(worker: Start) -> None:
+    container = worker(env={"QWORKER_BROKER": "redis://127.0.0.1:1/0"})
+    wait_until(lambda: "cannot be reached" in container.log, "it says what it waits for")
+    assert container.run("qworker", "health").returncode == 0
+    assert container.run("qworker", "health", "--ready").returncode == 1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import yaml
 from qworker import App
 from qworker.cli.root import root
 
-from support import RedisServer
+from support import RedisServer, wait_until
 from support.containers import DOCKERFILE, REPO, Container, stages
+from support.redis_server import free_port
 
 FOLDER = REPO / "docker"
 #: What a cold and a hard stop take after the soft time-out, and one second to spare.
@@ -40,6 +42,7 @@ def find(kind: str) -> dict[str, Any]:
 
 POD = find("Deployment")["spec"]["template"]
 (WORKER,) = POD["spec"]["containers"]
+PROBES = {name: probe["httpGet"] for name, probe in WORKER.items() if name.endswith("Probe")}
 SETTINGS: dict[str, str] = find("ConfigMap")["data"]
 SERVICE = COMPOSE["services"]["worker"]
 IMAGE = stages(DOCKERFILE.read_text("utf-8"))[-1]
@@ -172,6 +175,11 @@ def test_what_has_to_be_written_to_is_a_volume() -> None:
     assert volume["emptyDir"]["medium"] == "Memory"
 
 
+def test_liveness_does_not_depend_on_the_broker_and_readiness_does() -> None:
+    paths = {name.removesuffix("Probe"): probe["path"] for name, probe in PROBES.items()}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+
+
 def test_term_alone_stops_the_worker() -> None:
     assert "lifecycle" not in WORKER
 
@@ -212,12 +220,41 @@ def test_keda_looks_at_a_queue_that_the_worker_takes_from() -> None:
     assert all(isinstance(value, str) for trigger in (prometheus, redis) for value in trigger.values())
 
 
-def test_the_worker_of_the_manifests_starts_as_they_say(
+def test_probes_and_prometheus_ask_where_the_worker_listens() -> None:
+    (port,) = WORKER["ports"]
+    assert SETTINGS["QWORKER_HTTP"].rpartition(":")[2] == str(port["containerPort"])
+    (endpoint,) = find("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert {probe["port"] for probe in PROBES.values()} | {endpoint["port"]} == {port["name"]}
+    secret = endpoint["authorization"]["credentials"]
+    assert secret == {"name": find("Secret")["metadata"]["name"], "key": "QWORKER_HTTP_TOKEN"}
+    assert secret["key"] in find("Secret")["stringData"]
+
+
+def test_the_worker_of_the_manifests_runs_and_answers_as_they_say(
     worker: Callable[..., Container], group: Callable[..., list[Path]]
 ) -> None:
     memory = kib(WORKER["resources"]["limits"]["memory"]) * 1024
-    container = worker(env=SETTINGS, groups=group(memory=memory)).wait_ready()
+    secrets = {"QWORKER_HTTP_TOKEN": find("Secret")["stringData"]["QWORKER_HTTP_TOKEN"]}
+    port = free_port()
+    env = {**SETTINGS, **secrets, "QWORKER_HTTP": SETTINGS["QWORKER_HTTP"].replace("9540", str(port))}
+    container = worker(env=env, groups=group(memory=memory)).wait_ready()
     assert len(container.children()) == int(SETTINGS["QWORKER_CONCURRENCY"])
     assert "the cgroup allows" not in container.log
+    for name, probe in PROBES.items():
+        assert ask(port, probe["path"])[0] == 200, name
+    assert container.run("qworker", "health").returncode == 0
+    assert ask(port, "/metrics")[0] == 401
+    (metric,) = set(re.findall(r"qworker_\w+", find("ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]))
+    gauge = f'{metric}{{queue="{SETTINGS["QWORKER_QUEUES"]}"}}'
+    wait_until(lambda: gauge in ask(port, "/metrics", secrets["QWORKER_HTTP_TOKEN"])[1], f"{gauge} is told")
     container.stop()
     assert container.wait() == 0
+
+
+def ask(port: int, path: str, token: str = "") -> tuple[int, str]:
+    """The status and the text of the answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as link:
+        link.request("GET", path, headers=headers)
+        answer = link.getresponse()
+        return answer.status, answer.read().decode()
