@@ -78,8 +78,9 @@ def folders(env: Mapping[str, str] = os.environ) -> list[str]:
 
 def places_to_look(env: Mapping[str, str] = os.environ) -> list[str]:
     """Folders in which sockets of workers may be that this user may ask: those of services are in /run."""
-    services = os.path.join("/run", _FOLDER)
-    return list(dict.fromkeys([*folders(env), services, *_folders_in(services)]))
+    found = [*folders(env), os.path.join("/run", _FOLDER)]
+    of_services = [os.path.join(base, _FOLDER) for base in (env.get("XDG_RUNTIME_DIR"), "/run") if base]
+    return list(dict.fromkeys([*found, *(inner for folder in of_services for inner in _folders_in(folder))]))
 
 
 def _folders_in(path: str) -> list[str]:

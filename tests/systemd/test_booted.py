@@ -290,6 +290,39 @@ def test_what_install_writes_runs_as_its_last_lines_say(booted: Booted) -> None:
     booted.run("systemctl", "disable", "--now", "qworker-shop")
 
 
+MANAGER = """
+[Service]
+Type=notify
+User=me
+Environment=XDG_RUNTIME_DIR=/run/user/4321 HOME=/home/me
+Delegate=yes
+ExecStart=/lib/systemd/systemd --user
+"""
+
+
+def test_a_user_runs_a_unit_of_their_own_without_root(booted: Booted) -> None:
+    booted.run("useradd", "--create-home", "--uid", "4321", "me")
+    booted.run(
+        "install", "-d", "-o", "me", "-m", "700", "/run/user/4321", "/home/me/.config", "/home/me/.config/qworker"
+    )
+    (booted.root / "home/me/shop.py").write_text("from qworker import App\napp = App('shop')\n")
+    (booted.root / "home/me/.config/qworker/shop.env").write_text(ENVIRONMENT)
+    (booted.root / "etc/systemd/system/manager.service").write_text(MANAGER)
+    booted.run("systemctl", "daemon-reload")
+    booted.run("systemctl", "start", "manager")
+    settings = ["HOME=/home/me", "XDG_RUNTIME_DIR=/run/user/4321", *ENVIRONMENT.split()]
+    me = ["setpriv", "--reuid=me", "--regid=me", "--clear-groups", "env", "-C", "/home/me", *settings]
+    said = booted.run(*me, "qworker", "systemd", "install", "-A", "shop", "-c", "1", "--user")
+    for line in said.partition("next:")[2].splitlines():
+        if line.strip().startswith("systemctl"):
+            booted.run(*me, *line.split())
+    status = booted.run(*me, "systemctl", "--user", "show", "-p", "ActiveState,StatusText", "qworker-shop")
+    assert "ActiveState=active" in status
+    assert "running: 0/1 busy" in status
+    assert "shop@" in booted.run(*me, "qworker", "status")
+    booted.run("systemctl", "stop", "manager")
+
+
 def test_a_worker_out_of_memory_loses_a_child_and_not_itself(booted: Booted) -> None:
     has_controller = "memory" in (booted.root / "sys/fs/cgroup/cgroup.controllers").read_text().split()
     settle(booted, "MemoryMax=300M\nMemorySwapMax=0")
