@@ -32,7 +32,7 @@ def _status(target: Target, hostname: str | None, http: str | None, http_token: 
 
 def _answers(node: str | None, http: str | None, token: str) -> list[dict[str, Any]]:
     """Of every worker here, or of the one that was named. Raises AskError, ConfigError."""
-    found = [] if http and http.startswith("unix:") else find_sockets(node)
+    found = [] if http and (node is None or http.startswith("unix:")) else find_sockets(node)
     if len(found) > 1:
         return [_read(*get(Place(path=one.path), "/status")) for one in found]
     return [_read(*ask("/status", node=node, http=http, token=token))]

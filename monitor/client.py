@@ -30,9 +30,11 @@ class Found(NamedTuple):
 
 
 def find_sockets(node: str | None = None, env: Mapping[str, str] = os.environ) -> list[Found]:
-    """The sockets of this host's workers that somebody listens on, by name; of those called `node` if it is given."""
+    """The sockets that somebody listens on, by name, in the first folder that has any; with `node`, those called so."""
     found: list[Found] = []
     for folder in places_to_look(env):
+        if found:
+            break
         try:
             names = sorted(os.listdir(folder))
         except OSError:
@@ -115,18 +117,18 @@ def _read_all(link: socket.socket) -> bytes:
 def ask(path: str, *, node: str | None, http: str | None, token: str = "") -> tuple[int, bytes]:
     """GET `path` of the one worker that is meant: of `node`, at `http`, or the only one here. Raises AskError.
 
-    A unix socket in `http` is where the worker listens instead of its own socket; any other address is asked only if
-    no socket is found.
+    A unix socket in `http` is where the worker listens instead of its own socket. On TCP no name is shown, so with a
+    `node` the sockets are looked at first.
     """
     place = parse(http) if http else Place()
-    if place.path:
-        return get(place, path)
+    if place.path or (place.host and node is None):
+        return get(place, path, token=token)
     found = find_sockets(node)
     if len(found) > 1:
         raise AskError(f"several workers run here: {', '.join(one.node for one in found)}; name one with -n")
     if found:
         return get(Place(path=found[0].path), path)
-    if place.port:
+    if place.host:
         return get(place, path, token=token)
     called = f" that is called {node}" if node else ""
     raise AskError(f"no worker{called} runs here, as far as {' and '.join(places_to_look())} show")

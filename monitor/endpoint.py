@@ -26,10 +26,10 @@ from .sockets import OwnSocket, bind_unix, own_socket
 logger = logging.getLogger("qworker.monitor")
 
 #: So many requests of one socket are served at a time; others wait in the socket's queue.
-AT_ONCE: Final = 8
+AT_ONCE: Final = 16
 _QUEUE: Final = 64
-#: Where all places are taken, one that has taken this long makes room: a slow client harms itself only.
-PATIENCE_S: Final = 1.0
+#: Where all places are taken, who has not even asked after so long makes room: a slow client harms itself only.
+PATIENCE_S: Final = 0.25
 #: How long to wait for a free place, or for a descriptor when there are none.
 _PAUSE_S: Final = 0.05
 
@@ -117,13 +117,14 @@ class Endpoint:
 
 
 class Listener:
-    """One listening socket and the connections that are being served. The main thread's, but for `_served`."""
+    """One listening socket and the connections that are being served. The main thread's, but for `_serve`."""
 
     def __init__(self, listening: socket.socket, pages: Pages, rules: Rules) -> None:
         self._listening = listening
         self._pages = pages
         self._rules = rules
-        self._links: dict[socket.socket, float] = {}  # since when; each thread takes its own out
+        self._links: set[socket.socket] = set()  # each thread takes its own out
+        self._asking: dict[socket.socket, float] = {}  # those whose request is not complete, and since when
         self._paused_until = 0.0
         listening.setblocking(False)
 
@@ -153,15 +154,14 @@ class Listener:
                 self._paused_until = now + 1.0
                 return
             self._begin(link, now)
-        links = self._links.copy()
-        if len(links) >= AT_ONCE:
-            link, since = min(links.items(), key=lambda item: item[1])
+        for link, since in self._asking.copy().items() if len(self._links) >= AT_ONCE else ():
             if now - since >= PATIENCE_S:
                 with suppress(OSError):  # it may just have ended by itself
                     link.shutdown(socket.SHUT_RDWR)
 
     def _begin(self, link: socket.socket, now: float) -> None:
-        self._links[link] = now
+        self._links.add(link)
+        self._asking[link] = now
         try:
             threading.Thread(target=self._serve, args=(link,), name="http", daemon=True).start()
         except RuntimeError:  # the system gives this process no more threads
@@ -169,7 +169,7 @@ class Listener:
 
     def _serve(self, link: socket.socket) -> None:
         try:
-            serve(link, self._pages, self._rules)
+            serve(link, self._pages, self._rules, lambda: self._asking.pop(link, None))
         # The outermost frame of a thread that must not matter: a request may come while the worker falls apart.
         except Exception as error:
             logger.debug("a request has not been answered: %r", error)
@@ -177,7 +177,8 @@ class Listener:
             self._end(link)
 
     def _end(self, link: socket.socket) -> None:
-        self._links.pop(link, None)
+        self._asking.pop(link, None)
+        self._links.discard(link)
         with suppress(OSError):
             link.close()
 

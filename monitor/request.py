@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -60,11 +61,13 @@ class Refused(Exception):
         self.status = status
 
 
-def serve(link: socket.socket, pages: Pages, rules: Rules) -> None:
-    """Answer one request. Raises OSError when the client has gone or is too slow."""
+def serve(link: socket.socket, pages: Pages, rules: Rules, on_asked: Callable[[], object] = lambda: None) -> None:
+    """Answer one request; `on_asked` when it is complete. Raises OSError when the client has gone or is too slow."""
     head_only = False
     try:
-        request = _parse(_read(link))
+        data = _read(link)
+        on_asked()
+        request = _parse(data)
         head_only = request.method == "HEAD"
         _check(request, rules)
         status, kind, body = pages.answer(request.path)

@@ -23,7 +23,7 @@ from ..core import log_events, logs
 from ..core.clock import Clock
 from ..core.errors import ConfigError, TransportError
 from ..core.tally import Tally
-from ..pool import Channel, Pace, SlotTable
+from ..pool import TABLE_SLOTS, Channel, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
 from .intake import Intake
@@ -140,7 +140,7 @@ class Consumer:
 
     def _busy_of_all(self) -> tuple[int, int]:
         """Children that work, and how many may at once."""
-        return self.load()[0], min(self._dispatcher.most_busy, len(self._dispatcher.seats))
+        return self.load()[0], min(self._dispatcher.most_busy, TABLE_SLOTS)
 
     def last_fetch_age_s(self) -> float:
         """How long ago the broker last answered a fetch, with messages or without. Any thread."""
@@ -294,6 +294,8 @@ class Consumer:
     def _obey_size(self, size: int) -> None:
         """So many children may work at once, however many there are while some are being replaced."""
         self._dispatcher.most_busy = size
+        if self.title is not None:
+            self.title.is_outdated()
 
     def _obey_retire(self, serial: int) -> None:
         """This child is not needed any more: it finishes what it has begun and leaves."""

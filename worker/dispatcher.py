@@ -41,6 +41,7 @@ class Seat:
         "memory_cause",
         "progress_at",
         "stack",
+        "was_ready",
     )
 
     def __init__(self, channel: Channel, left: int | None = None) -> None:
@@ -48,6 +49,7 @@ class Seat:
         self.left = left  # how many messages it may still be given; None = any number
         self.is_retired = False  # it gets nothing more and leaves when it has finished
         self.is_ready = False
+        self.was_ready = False  # it has booted, whatever became of it
         self.born_kib: int | None = None  # its memory before its first task, if there is a limit
         self.is_leaving = False
         self.is_deaf = False

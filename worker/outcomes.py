@@ -123,7 +123,7 @@ class Outcomes:
         elif kind is Say.LIMITS:
             self._on_limits(seat, seq, unpack_limits(payload))
         elif kind is Say.READY:
-            seat.is_ready = True
+            seat.is_ready = seat.was_ready = True
             seat.born_kib = int(payload) if payload else None
             self._on_ready(seat)
         else:
@@ -354,7 +354,7 @@ def _reason(seat: Seat, death: Death, why: str) -> str:
         return "memory_limit"
     if seat.condemned_for:
         return "time_limit"
-    if not seat.is_ready and not seat.is_retired:
+    if not seat.was_ready and not seat.is_retired:
         return "boot_failed"
     if death.status != 0 and why != "spawner_lost":
         return "crashed"

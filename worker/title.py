@@ -25,8 +25,8 @@ class Title:
         self._phase = "starting"
         self._load = ""
         self._shown_at = -math.inf
-        #: When to call `tend` although nothing has happened.
-        self.next_at = math.inf
+        #: When to call `tend` although nothing is in flight.
+        self.next_at = -math.inf
 
     def phase(self, phase: str) -> None:
         """The worker has come into another phase. The main thread."""
@@ -44,6 +44,10 @@ class Title:
             self._write()
         self._shown_at = now
         self.next_at = now + EVERY_S if busy else math.inf
+
+    def is_outdated(self) -> None:
+        """There are more or fewer children. The consumer's thread."""
+        self.next_at = min(self.next_at, self._shown_at + EVERY_S)
 
     def _write(self) -> None:
         self._show(f"master {self._phase}{self._load}{self._node}")

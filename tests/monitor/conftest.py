@@ -1,0 +1,50 @@
+"""An application of its own for each test, its sockets in a folder of its own, and means to ask its workers."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support import RedisServer, Shop
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where workers put their sockets: short, because a socket's path has 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="qw-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shop_on(tmp_path: Path, runtime_dir: Path) -> Iterator[Callable[[str], Shop]]:
+    with ExitStack() as stack:
+        shops: list[Shop] = []
+
+        def make(broker: str) -> Shop:
+            shops.append(Shop(tmp_path, broker, f"sqlite:///{tmp_path}/results.db", stack))
+            return shops[-1]
+
+        yield make
+        for shop in shops:
+            shop.app.close()
+        sys.modules.pop("shop", None)
+
+
+@pytest.fixture
+def shop(shop_on: Callable[[str], Shop], tmp_path: Path) -> Shop:
+    """The application on a SQLite file."""
+    return shop_on(f"sqlite:///{tmp_path}/broker.db")
+
+
+@pytest.fixture
+def redis_shop(shop_on: Callable[[str], Shop], redis_server: RedisServer, redis_url: str) -> Shop:
+    """The application on a real Redis."""
+    return shop_on(redis_url)
