@@ -132,6 +132,6 @@ def test_a_requeued_letter_wakes_an_idle_worker(producer: Transport, ours: Trans
     assert ours.reserve(["hipri"], 1, arm=True) == []
     producer.requeue_dead([letter.token])
     if (fd := ours.wake_fd()) is not None:
-        assert select.select([fd], [], [], 5.0)[0]
+        assert select.select([fd], [], [], 30.0)[0]
         ours.drain_wake()
     assert numbers_of(ours.reserve(["hipri"], 1, arm=True)) == [0]

@@ -28,7 +28,7 @@ def test_under_load_a_task_costs_a_quarter_of_a_request_at_most(
     sqs_shop: Shop, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     count = 400
-    producer = open_transport(sqs.url)
+    producer = open_transport(sqs.url, options={"socket_timeout": 30})
     producer.publish([prepare(sqs_shop.app, "shop.add", [n, 1], queue="hipri").envelope for n in range(count)])
     producer.close()
     sqs_shop.worker("-c", "2", "-Q", "hipri", "-b", proxy.url, "-l", "WARNING")
