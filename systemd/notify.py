@@ -1,8 +1,8 @@
 """sd_notify(3) by hand: datagrams of `NAME=value` lines to the socket that systemd names in the environment.
 
 `take` is called once, by the command line, before any process is forked: it takes systemd's variables out of the
-environment, so that neither children nor what tasks start can speak for the worker. `environment` gives them back to
-whoever executes this process anew.
+environment, so that neither children nor what tasks start can speak for the worker. (An image that replaces this one
+has them again: it is given the environment that the process was started with.)
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from typing import Final
 
 _NAMES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-
-_taken: Final[dict[str, str]] = {}  # beside os.environ, and like it one for the process
 
 
 class Notifier:
@@ -49,19 +47,11 @@ class Notifier:
 
 def take() -> Notifier | None:
     """Take systemd's variables out of the environment; None when this process has nobody to notify."""
-    for name in _NAMES:
-        value = os.environ.pop(name, None)
-        if value is not None:
-            _taken[name] = value
-    address = _taken.get("NOTIFY_SOCKET", "")
+    taken = {name: value for name in _NAMES if (value := os.environ.pop(name, None)) is not None}
+    address = taken.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):  # systemd has other kinds of address, for virtual machines only
         return None
-    return Notifier(address, _watchdog_s(_taken))
-
-
-def environment() -> dict[str, str]:
-    """The variables that were taken: what a process that this one executes in its own place has to be given."""
-    return dict(_taken)
+    return Notifier(address, _watchdog_s(taken))
 
 
 def _watchdog_s(variables: Mapping[str, str]) -> float | None:

@@ -1,5 +1,6 @@
 """The worker: master, phases, consumer, ledger. The command line starts it with `run_worker`."""
 
+import os
 from collections.abc import Sequence
 
 from ..core.companion import Companion
@@ -45,6 +46,8 @@ def systemd_herald() -> Companion | None:
 
     Takes systemd's variables out of the environment: call it before any process is started.
     """
+    if "NOTIFY_SOCKET" not in os.environ and "WATCHDOG_USEC" not in os.environ:
+        return None
     from ..systemd import take
     from .herald import Herald
 
