@@ -48,7 +48,7 @@ def section(name: str, effect: str = "with-effect") -> str:
         n for n in TABLE if n not in _ELSEWHERE and group(n) == name and has_effect(n) == (effect == "with-effect")
     ]
     rows = [(_names(n), f"{kind(TABLE[n].convert)}; {_default(n)}", NOTES[n]) for n in names]
-    return table(("setting, and its name before Celery 4", "type; default", "meaning"), rows)
+    return table(("setting, and what it was before Celery 4", "type; default", "meaning"), rows)
 
 
 def elsewhere() -> str:
@@ -121,4 +121,4 @@ def _default(name: str) -> str:
 
 def _names(name: str) -> str:
     old = old_name(name)
-    return f"`{name}`" + (f"<br>{old}" if old else "")
+    return f"`{name}`" + (f"<br>was `{old}`" if old else "")
