@@ -13,7 +13,8 @@ import pytest
 from qworker.results import ResultStore, open_result_store
 
 from support import RedisServer
-from support.moto_server import LOGIN, MotoServer
+from support.moto_server import LOGIN, MotoServer, create_table
+from support.sqs_proxy import SqsProxy
 
 OpenStore = Callable[..., ResultStore]
 Forked = Callable[..., list[bool]]
@@ -31,12 +32,7 @@ def table_url(moto_server: MotoServer) -> str:
     """A new table of DynamoDB."""
     name = f"results-{uuid.uuid4()}"
     client = moto_server.client_of("dynamodb")
-    client.create_table(
-        TableName=name,
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    create_table(client, name)
     client.close()
     return f"dynamodb://{LOGIN}@{moto_server.place}/{name}"
 
@@ -95,3 +91,43 @@ def _fork(action: Callable[[], bool]) -> int:
         finally:
             os._exit(code)
     return pid
+
+
+@pytest.fixture
+def make(moto_server: MotoServer) -> Iterator[OpenStore]:
+    """Open stores by the part of the URL that follows the region; settings as keywords."""
+    opened = []
+
+    def open_(table: str, port: int = moto_server.port, **settings: Any) -> ResultStore:
+        sign = "&" if "?" in table else "?"
+        url = f"dynamodb://{LOGIN}@eu-west-1/{table}{sign}endpoint=http://127.0.0.1:{port}"
+        store = open_result_store(url, settings=settings)
+        assert store is not None
+        opened.append(store)
+        return store
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def behind(moto_server: MotoServer) -> Iterator[Any]:
+    """botocore's own client."""
+    client = moto_server.client_of("dynamodb", "eu-west-1")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def table(behind: Any) -> str:
+    """A new table."""
+    name = f"results-{uuid.uuid4()}"
+    create_table(behind, name)
+    return name
+
+
+@pytest.fixture
+def proxy(moto_server: MotoServer) -> Iterator[SqsProxy]:
+    with SqsProxy(moto_server.port) as proxy:
+        yield proxy

@@ -169,3 +169,13 @@ class MotoServer:
 
     def _url_of(self, name: str) -> str:
         return f"{self.endpoint}/{_ACCOUNT}/{name}"
+
+
+def create_table(client: Any, name: str, key: str = "id") -> None:
+    """Create a table of DynamoDB with this partition key."""
+    client.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
