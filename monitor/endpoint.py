@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.companion import Watched
 from ..core.errors import ConfigError
 from .address import Place, is_loopback
@@ -89,7 +90,8 @@ class Endpoint:
             host, port = self._listeners[-1].address()
             where.append(str(Place(host=host, port=port)))
         if where:
-            logger.info("health, metrics and status: %s", " and ".join(where))
+            sentence = "health, metrics and status: {places}"
+            logs.say(logger, logging.INFO, log_events.ENDPOINT_OPEN, sentence, places=" and ".join(where))
 
     def descriptors(self) -> Sequence[int]:
         """The sockets that can take another request."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from ..core import log_events, logs
 from ..core.errors import ConfigError
 from .address import LONGEST_PATH, file_name, folders, make_folder
 from .client import is_live
@@ -56,14 +57,18 @@ def own_socket(node: str) -> OwnSocket | None:
                 with _locked(folder):
                     return OwnSocket(_listen(path), path)
             except FileExistsError:
-                logger.warning("another worker here is called %s: -n gives this one a name of its own", node)
+                sentence = "another worker here is called {node}: -n gives this one a name of its own"
+                logs.say(logger, logging.WARNING, log_events.NODE_NAME_TAKEN, sentence, node=node)
             except OSError as error:
                 logger.debug("no socket at %s: %s", path, error.strerror or error)
                 break
-    logger.warning(
-        "there is no place for this worker's socket (%s): `qworker status` and `health` cannot ask it; "
+    logs.say(
+        logger,
+        logging.WARNING,
+        log_events.NO_SOCKET,
+        "there is no place for this worker's socket ({folders}): `qworker status` and `health` cannot ask it; "
         "--http names a place",
-        ", ".join(folders()),
+        folders=", ".join(folders()),
     )
     return None
 
