@@ -261,9 +261,17 @@ def _options() -> Sequence[click.Parameter]:
     ]
 
 
+def _choose(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("say what to do with the unit: install or print", ctx)
+
+
 def _group() -> click.Group:
     group = click.Group(
         "systemd",
+        callback=click.pass_context(_choose),
+        invoke_without_command=True,
+        subcommand_metavar="install|print [OPTIONS]",
         help="A unit with which systemd runs a worker: give it the options that the worker is to have.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )

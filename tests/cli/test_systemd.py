@@ -152,6 +152,8 @@ def test_a_template_runs_many_workers_and_takes_no_worker_options(qworker: Qwork
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        ([], 2, "install or print"),
+        (["instal"], 2, "'install'"),
         (["print", "--run-as", "deploy"], 2, "no application"),
         (["print", "-A", "nothing_here", "--run-as", "deploy"], 3, "nothing_here"),
         (["print", "-A", "shop", "-c", "0"], 2, "without children"),
