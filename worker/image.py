@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, NoReturn
 
@@ -68,7 +69,8 @@ class Image:
     def replace(self, now: float, *, signals: int, is_quiet: bool, size: int, owner: str) -> NoReturn:
         """Start the command anew in this process. Raises OSError when that is not possible. Takes no lock."""
         legacy = Legacy(os.getpid(), [*self._recent(now), now], signals, is_quiet, size, owner)
-        os.chdir(self._folder)
+        with suppress(PermissionError):  # root's own, perhaps, which the user that it has become may not enter
+            os.chdir(self._folder)
         environment = {**self._environment, VARIABLE: json.dumps(asdict(legacy))}
         os.execve(self._command[0], self._command, carried_over(environment))
 

@@ -1,0 +1,58 @@
+"""A worker in the background whose consumer hangs starts anew in place: nothing that was done once is done again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+from support.background import Background, way_for_others
+from support.waiting import wait_until
+
+NOBODY = 65534
+#: The consumer of a worker hangs, once, when a file of that name appears.
+_PLANT = """
+import time
+from pathlib import Path
+from qworker.worker.consumer import Consumer
+
+hang = Path(__file__).parent / "hang"
+turn = Consumer.turn
+
+def hanging_turn(self):
+    if hang.exists():
+        hang.unlink()
+        time.sleep(600)
+    turn(self)
+
+Consumer.turn = hanging_turn
+"""
+
+
+def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
+    plants = home.folder / "plants"
+    plants.mkdir()
+    plants.chmod(0o777)
+    (plants / "sitecustomize.py").write_text(_PLANT)
+    with (home.folder / "home.py").open("a") as file:
+        file.write("app.conf.worker_deaf_timeout = 1\n")
+    path = os.pathsep.join([str(plants), *filter(None, [os.environ.get("PYTHONPATH")])])
+    drop = ["--uid", str(NOBODY), "--gid", str(NOBODY)] if os.geteuid() == 0 else []
+    prefix = way_for_others(home.folder) if drop else []
+    ended = home.start(*drop, prefix=prefix, env={"PYTHONPATH": path})
+    assert ended.returncode == 0, ended.stderr
+    pid, session = home.pid, os.getsid(home.pid)
+
+    (plants / "hang").touch()
+    wait_until(lambda: home.log.count("ready: 1 children") == 2, "it is ready once more", 40)
+
+    assert "this process was started anew because its consumer thread hung" in home.log
+    assert home.pid == pid
+    assert os.getsid(pid) == session
+    master = psutil.Process(pid)
+    assert set(master.uids()) == ({NOBODY} if drop else {os.geteuid()})
+    assert Path(f"/proc/{pid}/fd/2").readlink() == home.log_path
+    assert "_QWORKER" not in "".join(name for child in master.children() for name in child.environ())
+    home.stop()
+    assert not home.pidfile.exists() or home.pidfile.read_text() == ""
