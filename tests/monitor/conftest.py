@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import RedisServer, Shop
+from support.moto_server import MotoServer
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def shop(shop_on: Callable[[str], Shop], tmp_path: Path) -> Shop:
 def redis_shop(shop_on: Callable[[str], Shop], redis_server: RedisServer, redis_url: str) -> Shop:
     """The application on a real Redis."""
     return shop_on(redis_url)
+
+
+@pytest.fixture
+def sqs_shop(shop_on: Callable[[str], Shop], sqs: MotoServer) -> Shop:
+    """The application on SQS with a queue `hipri`."""
+    sqs.queue("hipri")
+    return shop_on(sqs.url)

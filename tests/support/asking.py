@@ -16,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qworker.monitor import Place, find_sockets, get
 
+#: Values by name and labels.
+Metrics = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
 
 def socket_of(node: str | None = None) -> Place:
     """The socket of the one worker that runs here."""
@@ -36,7 +39,7 @@ def status_of(place: Place) -> dict[str, Any]:
     return answer
 
 
-def metrics_of(place: Place) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def metrics_of(place: Place) -> Metrics:
     """Every sample by name and labels, as Prometheus reads them."""
     code, body = get(place, "/metrics")
     assert code == 200
@@ -44,7 +47,7 @@ def metrics_of(place: Place) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
-def sample(metrics: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str, **labels: str) -> float | None:
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.get((name, tuple(sorted(labels.items()))))
 
 
