@@ -19,6 +19,7 @@ from typing import Final
 from ..core import log_events, logs
 from ..core.companion import Watched
 from ..core.errors import ConfigError
+from ..core.secrets import learn
 from .address import Place, is_loopback
 from .pages import Pages
 from .request import Rules, serve
@@ -42,6 +43,7 @@ class Endpoint:
         self._node = node
         self._place = place
         self._token = token
+        learn({"token": token})
         self._own: OwnSocket | None = None
         self._listeners: list[Listener] = []
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..core.companion import ChildNow, Watched
+from ..core.secrets import scrub
 from .memory import Memory, MemoryReader
 from .metrics import LOOK_S, slot_counts
 
@@ -26,13 +27,13 @@ def report(worker: Watched, memory: MemoryReader) -> dict[str, Any]:
         "stopping": status.is_stopping,
         "consuming": status.is_consuming,
         "reloading": status.is_reloading,
-        "reload_trouble": status.reload_trouble,
+        "reload_trouble": scrub(status.reload_trouble),
         "uptime_s": round(status.uptime_s, 3),
         "deadline_in_s": None if status.deadline_in_s is None else round(status.deadline_in_s, 3),
         "broker": {
             "url": about.broker,
             "up": status.is_broker_up,
-            "trouble": status.broker_trouble,
+            "trouble": scrub(status.broker_trouble),
             "last_fetch_age_s": _rounded(worker.last_fetch_age_s()),
         },
         "results": about.results,

@@ -31,8 +31,6 @@ def test_a_dated_tag_is_a_uuid_that_tells_the_time() -> None:
 
 
 @pytest.mark.parametrize("tag", [str(uuid.uuid4()), "", None, 7, "x" * 36, "zzzzzzzz-zzzz-7zzz-zzzz-zzzzzzzzzzzz", {}])
-    "tag", [str(uuid.uuid4()), "", None, 7, "x" * 36, "zzzzzzzz-zzzz-7zzz-zzzz-zzzzzzzzzzzz", [], {}]
-)
 def test_any_other_tag_tells_nothing(tag: Any) -> None:
     assert published_at(tag) == 0.0
     assert Meter().waited(message(tag)) == -1.0
