@@ -34,7 +34,7 @@ _REMARKS: Final = {
     "--prefetch-multiplier": "without it as many as run times ask for; 0 is refused: what is held is limited",
     "--schedule-filename": "see `--schedule`",
     "--skip-checks": "leave it away",
-    "--task-events": "use the log in JSON, or metrics",
+    "--task-events": "use metrics, or the log as JSON",
 }
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ import made
 REPO = Path(made.__file__).resolve().parent.parent.parent
 PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")])
 SITE = sorted(page for page in PAGES if page.parent.name == "docs")
+
+SHELL = {"&&", "||", ";", ">", "&"}  # where one command of a line ends
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -108,7 +111,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
     for line in [*inline, *typed]:
         words = shlex.split(line, comments=True)
         if not re.search(r"[…\[{<]|COMMAND", " ".join(words[1:2])) and "…" not in line and "|" not in line:
-            yield words[1:]
+            yield list(takewhile(lambda word: word not in SHELL, words[1:]))
 
 
 @pytest.fixture(autouse=True)
