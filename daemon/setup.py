@@ -9,45 +9,23 @@ Called by the command line around the worker's whole life. The order matters:
    /var/log; in their folders he cannot remove or replace them either, and need not;
 5. standard streams are let go, root is given up, and then the log is opened as that user.
 
-A worker that replaces its own program (exec, the same process id) finds all of this done and repeats nothing:
-`carried_over` puts what it has to know into the environment, bound to the process id, so that no program started by
-a task takes it for its own.
+A worker that replaces its own program (exec, the same process id) finds all of this done and repeats nothing: `mark`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from ..core.errors import ConfigError
 from .caller import Caller
 from .detach import check_detaching, detach
 from .identity import Identity
+from .mark import place
 from .pidfile import Pidfile
 from .streams import let_go, make_for, write_to
-
-_MARK: Final = "_QWORKER_SETTLED"
-
-
-class _Place:
-    """What this process knows of itself. `fd`: the pipe that an image before this one has left open, -1 = none."""
-
-    def __init__(self) -> None:
-        self.caller: Caller | None = None
-        self.is_settled = False
-        self.fd = -1
-
-    def read(self) -> None:
-        """Find out whether an image before this one has settled this very process."""
-        pid, _, fd = os.environ.pop(_MARK, "").partition(":")
-        if pid == str(os.getpid()) and fd.lstrip("-").isdigit():
-            self.is_settled, self.fd = True, int(fd)
-
-
-_place: Final = _Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +48,14 @@ def settled(wish: Wish) -> Iterator[Caller | None]:
 
     With `detach` only the process in the background enters the block. Raises ConfigError.
     """
-    _place.read()
+    place.read()
     pidfile = Pidfile(os.path.join(wish.workdir or "", wish.pidfile)) if wish.pidfile else None
-    caller = _resume(_place.fd, wish) if _place.is_settled else _settle(wish, pidfile)
+    caller = _resume(place.fd, wish) if place.is_settled else _settle(wish, pidfile)
     try:
         yield caller
     finally:
         if pidfile is not None:
             pidfile.release()
-
-
-def carried_over(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` for a program that is about to replace this one: it finds itself settled.
-
-    Also keeps the pipe to a caller who still waits open across the exec.
-    """
-    fd = _place.caller.fd if _place.caller is not None else None
-    if fd is not None:
-        os.set_inheritable(fd, True)
-    return {**environ, _MARK: f"{os.getpid()}:{-1 if fd is None else fd}"}
 
 
 def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
@@ -132,7 +99,7 @@ def _resume(fd: int, wish: Wish) -> Caller | None:
 
 
 def _listen(caller: Caller, wish: Wish) -> None:
-    _place.caller = caller
+    place.caller = caller
     caller.is_quiet = wish.is_quiet
     caller.listen()
 

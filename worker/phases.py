@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from ..core import log_events, logs
-
 logger = logging.getLogger("qworker.worker")
 
 
@@ -101,6 +99,8 @@ def remapped(signals: Mapping[signal.Signals, Event], wish: str | None) -> dict[
     if wish == "SIGQUIT":
         events[signal.SIGTERM] = events[signal.SIGQUIT]
     elif wish:
+        from ..core import log_events, logs  # here, because every command loads this file
+
         logs.say(
             logger,
             logging.WARNING,
