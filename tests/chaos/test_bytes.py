@@ -148,7 +148,7 @@ def test_a_worker_whose_connections_end_at_any_byte_loses_and_repeats_nothing(
             fleet.wait_ready()
             exchange(office, tasks)
             length = length_of(cutter, direction, office, tasks)
-            # No two exchanges are equally long, and a byte that this one does not have cuts nothing: then others follow.
+            # No two exchanges are equally long, and a byte that this one lacks cuts nothing: others follow.
             for number, after in enumerate(rng.sample(range(length), scaled(20, 240))):
                 if number >= scaled(5, 60) and cuts > scaled(2, 40):
                     break
