@@ -85,8 +85,8 @@ def decode_body(body: str, *, is_base64: bool = False) -> bytes:
 
 
 def number_in(attributes: Mapping[str, Any], name: str) -> int:
-    """The message attribute `name` if it is a number, else 0."""
-    return _whole(attributes.get(name, {}).get("StringValue"), 0)
+    """The message attribute `name` if it is a number above 0, else 0."""
+    return max(0, _whole(attributes.get(name, {}).get("StringValue"), 0))
 
 
 def number(value: int) -> dict[str, str]:

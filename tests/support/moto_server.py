@@ -73,7 +73,7 @@ class MotoServer:
         log = Path(self._folder.name) / "log"
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+                [sys.executable, Path(__file__).with_name("moto_process.py"), str(self.port)],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,

@@ -38,6 +38,7 @@ class SqsProxy:
         self.requests: list[Request] = []
         self.faults: dict[str, tuple[Fault, int]] = {}
         self.drops: Counter[str] = Counter()  # answers that never arrive although the request was carried out
+        self.halves: Counter[str] = Counter()  # answers of which one half arrives
         self.is_cut = False
         self.target = port
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -106,11 +107,15 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.drops[action] -= 1
             self.close_connection = True
             return
+        is_half = proxy.halves[action] > 0
+        if is_half:
+            proxy.halves[action] -= 1
+            self.close_connection = True
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0" if action else "text/xml")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if is_half else content)
 
     def _broken(self, proxy: SqsProxy, action: str, asked: dict[str, Any]) -> tuple[int, bytes] | None:
         fault, times = proxy.faults.get(action, (None, 0))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..chaos_table import row
 from .cutter import TO_CLIENT, TO_SERVER, Cutter
-from .fleet import Fleet, boottime
+from .fleet import Fleet, Member, boottime
 from .hosts import Host, namespaces, proxied, why_no_namespaces
 from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, demand_none, judge, read_book
 from .load import Load
 from .office import QUEUE, Office, office_in
 from .scale import IS_LONG, new_seed, scaled
 from .storm import drain, storm, waiting_in
-from .whereabouts import on_redis, on_sqlite
+from .whereabouts import on_redis, on_sqlite, on_sqs
 
 __all__ = [
     "IS_LONG",
@@ -25,6 +25,7 @@ __all__ = [
     "Host",
     "Kill",
     "Load",
+    "Member",
     "Office",
     "Run",
     "Silence",
@@ -39,6 +40,7 @@ __all__ = [
     "office_in",
     "on_redis",
     "on_sqlite",
+    "on_sqs",
     "proxied",
     "read_book",
     "row",

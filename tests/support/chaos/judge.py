@@ -69,9 +69,13 @@ class Task:
 
 
 class CalmClock:
-    """Counts the time in which nobody waited for a processor. `pulse` are pulse.py's records, in order."""
+    """Counts the time in which nobody waited for a processor. `pulse` are pulse.py's records, in order.
 
-    def __init__(self, pulse: Sequence[tuple[float, float]] = ()) -> None:
+    After `ack_s` of it a run has been acked: 50 ms, and what the broker takes for one request.
+    """
+
+    def __init__(self, pulse: Sequence[tuple[float, float]] = (), ack_s: float = ACK_WINDOW_S) -> None:
+        self._ack_s = ack_s
         self._moments = [at for at, _ in pulse]
         self._waited = [waited for _, waited in pulse]
 
@@ -80,7 +84,7 @@ class CalmClock:
         if run.ended is None or moment <= run.ended:
             return False
         calm_s = moment - run.ended - (self._waited_until(moment) - self._waited_until(run.ended))
-        return calm_s > ACK_WINDOW_S or moment > run.ended + LONGEST_ACK_S
+        return calm_s > self._ack_s or moment > run.ended + LONGEST_ACK_S
 
     def _waited_until(self, moment: float) -> float:
         """By the last record before; what comes after the last one is calm."""
@@ -206,6 +210,7 @@ def judge(
     dead: Iterable[str] = (),
     results: Mapping[str, str | None] | None = None,
     pulse: Sequence[tuple[float, float]] = (),
+    ack_s: float = ACK_WINDOW_S,
 ) -> Verdict:
     """Hold every promise against the book.
 
@@ -213,7 +218,7 @@ def judge(
     said to have returned (its run's name); None means that nobody asked. `pulse` tells when processes
     of this machine waited for a processor (pulse.py).
     """
-    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead), CalmClock(pulse))
+    case = _Case({task.id: task for task in tasks}, runs, faults, left or {}, frozenset(dead), CalmClock(pulse, ack_s))
     case.losses()
     case.repeats()
     case.overlaps()

@@ -13,7 +13,7 @@ from typing import Any
 from qworker import App
 
 from ..waiting import wait_until
-from .judge import Fault, Run, Task, Verdict, judge, read_book, read_pulse
+from .judge import ACK_WINDOW_S, Fault, Run, Task, Verdict, judge, read_book, read_pulse
 from .whereabouts import Whereabouts
 
 _SOURCES = Path(__file__).parent
@@ -58,14 +58,21 @@ class Office:
         """Wait until the broker holds nothing but dead letters."""
         wait_until(lambda: not self.left(), "everything is settled", limit_s)
 
-    def judge(self, tasks: Sequence[Task], faults: Sequence[Fault], *, with_results: bool = True) -> Verdict:
+    def judge(
+        self,
+        tasks: Sequence[Task],
+        faults: Sequence[Fault],
+        *,
+        with_results: bool = True,
+        ack_s: float = ACK_WINDOW_S,
+    ) -> Verdict:
         """The verdict on everything that has run here."""
         runs, nonsense = read_book(self.folder / "book.txt")
         where = self.where()
         dead = [one for one, place in where.items() if place == "dead"]
         results = self._results(tasks) if with_results else None
         pulse = read_pulse(self.folder / "pulse.bin")
-        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results, pulse=pulse)
+        verdict = judge(tasks, runs, faults, left=self.left(), dead=dead, results=results, pulse=pulse, ack_s=ack_s)
         verdict.complaints[:0] = nonsense
         return verdict
 

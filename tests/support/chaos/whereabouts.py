@@ -10,6 +10,10 @@ from typing import Any
 
 import redis
 
+from qworker.transports.sqs_wire import decode_body
+
+from ..moto_server import MotoServer
+
 #: Task id → place: ready, delayed, inflight, or dead.
 Whereabouts = Callable[[], dict[str, str]]
 
@@ -35,6 +39,20 @@ def on_redis(connect: Callable[[], redis.Redis], *lists: str) -> Whereabouts:
                 ask.hgetall(name)
             *ready, unacked, odd, delayed, dead = ask.execute()
         return dict(_places(ready, unacked, odd, delayed, dead))
+
+    return look
+
+
+def on_sqs(server: MotoServer, queue: str, dead: str) -> Whereabouts:
+    """Of the messages on these queues. Nobody can look into one: what is not settled goes by numbers instead of ids."""
+
+    def look() -> dict[str, str]:
+        counts = dict(zip(("ready", "inflight", "delayed"), server.counts(queue), strict=True))
+        found = {f"{place} {number}": place for place, count in counts.items() for number in range(count)}
+        if any(server.counts(dead)):
+            letters = server.receive(dead, visible_s=1)
+            found.update((_id_of(decode_body(letter["Body"])), "dead") for letter in letters)
+        return found
 
     return look
 

@@ -29,8 +29,8 @@ def account(farm: Farm, executor: TaskExecutor, pushed: Sequence[bytes]) -> tupl
     ends: Counter[str] = Counter()
     complaints: list[str] = []
     for raw, count in Counter(pushed).items():
-        found = (runs[_digest(raw)], places["dead"][raw], delayed[raw])
-        end, allowed = _expected(executor, raw, count)
+        found = (runs[digest(raw)], places["dead"][raw], delayed[raw])
+        end, allowed = expected(executor, raw, count)
         ends[end] += count
         if TOO_DEEP in (end, why.get(raw)):  # what is too deep depends on the depth from which it is read
             is_right = found in [(0, count, 0), (count, 0, 0), (0, 0, count), (0, 0, 0)]
@@ -43,11 +43,12 @@ def account(farm: Farm, executor: TaskExecutor, pushed: Sequence[bytes]) -> tupl
     return ends, complaints + list(_without_result(farm, executor, places["dead"]))
 
 
-def _digest(raw: bytes) -> str:
+def digest(raw: bytes) -> str:
+    """The line that a run of this message leaves."""
     return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
 
 
-def _expected(executor: TaskExecutor, raw: bytes, count: int) -> tuple[str, list[tuple[int, int, int]]]:
+def expected(executor: TaskExecutor, raw: bytes, count: int) -> tuple[str, list[tuple[int, int, int]]]:
     """How a message has to end, and the allowed (runs, dead letters, delayed ones) of `count` copies."""
     job = executor.prepare(raw, "fuzz", 0)
     if not isinstance(job, Outcome):
