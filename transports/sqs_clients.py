@@ -36,6 +36,7 @@ def _loader() -> Any:
     """What botocore has read of its service models: read once for all sessions, and for all children of a process."""
     from botocore.session import Session
 
+    quiet_botocore()  # first of all: each model that it reads is worth a line to it
     return Session().get_component("data_loader")
 
 
@@ -46,9 +47,10 @@ def preload_botocore() -> None:
     try:
         from botocore.session import Session
 
+        loader = _loader()
         session = Session()
         session.set_credentials("nobody", "nothing")
-        session.register_component("data_loader", _loader())
+        session.register_component("data_loader", loader)
         session.create_client("sqs", region_name=DEFAULT_REGION).close()
     except Exception:  # whoever publishes is told what is wrong; here nobody has asked yet
         logger.debug("botocore could not be loaded ahead", exc_info=True)
@@ -113,7 +115,6 @@ class Clients:
     def _make(self, account: Account, kind: str) -> Any:
         from botocore.config import Config
 
-        quiet_botocore()
         read_s = self._timeout_s + (self._wait_s if kind == "poll" else 0)
         config = Config(
             connect_timeout=self._timeout_s,
@@ -138,8 +139,9 @@ class Clients:
         if session is None:
             from botocore.session import Session
 
+            loader = _loader()
             session = Session()
-            session.register_component("data_loader", _loader())
+            session.register_component("data_loader", loader)
             if account.key_id:
                 session.set_credentials(account.key_id, account.secret, account.token)
             if self._role:

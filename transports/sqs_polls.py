@@ -79,6 +79,7 @@ class Polls:
         self._turns = Turns(options)
         self._lanes: dict[str, Lane] = {}
         self._demand = 0
+        self._least = 1  # so many places are worth a poll
         self._threads = self._idle = 0
         self.has_polled = False  # whether any poll has ever been answered
         self._is_stopped = True
@@ -117,9 +118,10 @@ class Polls:
         with self._cond:
             self._is_stopped = False
             taken = self._turns.take({name: self._lanes[name].buffer for name in names}, names, limit)
-            left = limit - len(taken)
-            # A few places that are left over are not worth a request: whoever needs them says so by the next call.
-            self._demand = left if not taken or left >= min(BATCH, limit // 2) else 0
+            # What polls under way have been asked for keeps its places.
+            self._demand = limit - len(taken)
+            # A few that are left over are not worth a new request: whoever needs them says so by the next call.
+            self._least = max(1, min(BATCH, limit // 2)) if taken else 1
             self._man()
             self._cond.notify_all()
             return taken
@@ -167,9 +169,8 @@ class Polls:
         return lane is not None and bool(lane.failures) and not self._is_trouble_everywhere()
 
     def retry_now(self) -> None:
-        """The network is back. What is wanted is what the next `take` says."""
+        """The network is back. What is wanted stays, so that what polls under way bring need not go back."""
         with self._cond:
-            self._demand = 0
             for lane in self._lanes.values():
                 lane.next_at = 0.0
             self._cond.notify_all()
@@ -243,7 +244,7 @@ class Polls:
         ready = {lane.queue.name: lane for lane in wanting if lane.next_at <= now}
         bells = [lane for lane in ready.values() if not lane.polls and not lane.is_busy]
         busy = [name for name, lane in self._lanes.items() if lane.is_active and lane.is_busy]
-        turn = self._turns.next(ready, busy) if loose > 0 else None
+        turn = self._turns.next(ready, busy) if loose >= self._least else None
         if turn is not None:
             return (ready[turn], min(BATCH, loose), False), None
         if bells:

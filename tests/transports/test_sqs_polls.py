@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -226,3 +227,25 @@ def test_a_worker_that_may_not_receive_is_refused(open_sqs: OpenSqs, proxy: SqsP
 def test_a_delayed_message_cannot_be_revoked_and_that_is_said(open_sqs: OpenSqs) -> None:
     with pytest.raises(NotImplementedError, match="cannot be revoked"):
         open_sqs("a").discard_delayed(["t1"])
+
+
+def test_what_polls_under_way_bring_has_its_place_when_some_is_taken_meanwhile(
+    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+) -> None:
+    worker = open_sqs("hipri", wait_time_seconds=0)
+    worker.publish(envelopes(60))
+    assert len(fetch(worker, ["hipri"], 10)) == 10
+    release = threading.Event()
+    proxy.break_("ReceiveMessage", lambda asked: stall(asked, release), 9)
+    got: list[Delivery] = []
+    wait_until(lambda: got or got.extend(worker.reserve(["hipri"], 18)), "ten come, and eight are under way")
+    release.set()
+    wait_until(lambda: not worker._polls._lanes["hipri"].polls, "they have come")  # type: ignore[attr-defined]
+    got += fetch(worker, ["hipri"], 18 - len(got))
+    assert (len(got), sqs.counts("hipri")) == (18, (32, 28, 0))
+    assert proxy.counts()["ChangeMessageVisibilityBatch"] <= 1, "the first long poll's claims, and nothing given back"
+
+
+def stall(asked: dict[str, Any], release: threading.Event) -> None:
+    if asked["MaxNumberOfMessages"] == 8:
+        release.wait(10)
