@@ -34,8 +34,8 @@ from support.chaos import (
     scaled,
     storm,
 )
-from support.sqs_proxy import SqsProxy, throttled
 from support.moto_server import MotoServer
+from support.sqs_proxy import SqsProxy, throttled
 
 Record = Callable[[str, object], None]
 
@@ -50,13 +50,13 @@ _BATCHES = ("DeleteMessageBatch", "ChangeMessageVisibilityBatch")
 
 
 @pytest.fixture
-def office(sqs: MotoServer, tmp_path: Path) -> Iterator[Office]:
+def office(sqs: MotoServer, redis_url: str, tmp_path: Path) -> Iterator[Office]:
     for name in (QUEUE, "dead"):
         sqs.queue(name)
     options = {"lease_timeout": LEASE_S, "dead_letter_queue": "dead", "wait_time_seconds": 2}
     where = on_sqs(sqs, QUEUE, "dead")
-    backend = f"sqlite:///{tmp_path}/results.db"
-    with office_in(tmp_path, where, broker=sqs.url, backend=backend, broker_transport_options=options) as office:
+    # Results in Redis: a process that stands still in the middle of a transaction keeps a SQLite file from all others.
+    with office_in(tmp_path, where, broker=sqs.url, backend=redis_url, broker_transport_options=options) as office:
         yield office
 
 

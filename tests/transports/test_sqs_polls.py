@@ -230,7 +230,7 @@ def test_a_delayed_message_cannot_be_revoked_and_that_is_said(open_sqs: OpenSqs)
 
 
 def test_what_polls_under_way_bring_has_its_place_when_some_is_taken_meanwhile(
-    open_sqs: OpenSqs, sqs: SqsServer, proxy: SqsProxy
+    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
     worker = open_sqs("hipri", wait_time_seconds=0)
     worker.publish(envelopes(60))
