@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .logs import get_task_logger as get_task_logger
     from .lost import lost_outcome as lost_outcome
     from .moments import parse_datetime as parse_datetime
+    from .outcome import NOTHING as NOTHING
     from .outcome import Action as Action
     from .outcome import Outcome as Outcome
     from .task import Task as Task
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _PLACES: Final = {
     "Action": "outcome",
+    "NOTHING": "outcome",
     "App": "app",
     "Context": "context",
     "EagerResult": "eager",

@@ -22,7 +22,7 @@ class Action(IntEnum):
     DROP = 4  # the master refused the start of an at-most-once task: nothing was run, nothing to settle
 
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Outcome:
     busy_s: float = 0.0
     successors: Sequence[Envelope] = ()
     reason: str = ""
-    details: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     due: float | None = None
     others: Sequence[tuple[str, bytes]] = ()
     ending: int = Ending.NONE

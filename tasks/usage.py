@@ -13,7 +13,7 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..core.clock import wall_time
-from ..transports import published_at
+from ..transports import DATED, VERSION_AT, published_at
 
 if TYPE_CHECKING:
     from .message import Message
@@ -52,9 +52,11 @@ class Meter:
 
     def waited(self, message: Message) -> float:
         """How long `message` has waited since it was published or due, whichever is later; -1.0 if it does not say."""
-        since = published_at(message.properties.get("delivery_tag"))
-        if message.eta is not None and message.eta > since:
-            since = message.eta
+        tag, eta = message.properties.get("delivery_tag"), message.eta
+        # Seen here already, because most messages of Celery end here: this is called for each.
+        since = published_at(tag) if type(tag) is str and tag[VERSION_AT : VERSION_AT + 1] == DATED else 0.0
+        if eta is not None and eta > since:
+            since = eta
         if not since:
             return -1.0
         started = time.monotonic()

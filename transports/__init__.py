@@ -20,7 +20,7 @@ from .registry import open_transport, preload
 
 if TYPE_CHECKING:
     from .order import Order, Place, carry_out
-    from .published import published_at, published_in
+    from .published import DATED, VERSION_AT, published_at, published_in
     from .redis_link import Command, Link
     from .redis_refusals import is_wrong_server, refusal
     from .redis_sentinel import open_link
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .unique import make_seal, seal_of, task_id_in
 
 __all__ = [
+    "DATED",
     "POINTER_TYPE",
+    "VERSION_AT",
     "Ack",
     "Capabilities",
     "Command",
@@ -67,7 +69,9 @@ _LAZY = {
     "Endpoint": "redis_url",
     "Link": "redis_link",
     "Order": "order",
+    "DATED": "published",
     "POINTER_TYPE": "sqs_offload",
+    "VERSION_AT": "published",
     "Place": "order",
     "carry_out": "order",
     "make_seal": "unique",

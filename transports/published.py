@@ -13,12 +13,14 @@ from typing import Any, Final
 # An unescaped quote ends a JSON string, so this cannot stand inside one. The same in Lua: lua/oldest.lua.
 _TAG: Final = re.compile(rb'"delivery_tag": "([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})"')
 _UUID_CHARS: Final = 36
-_VERSION_AT: Final = 14
+#: Where a UUID has its version, and which one begins with the time.
+VERSION_AT: Final = 14
+DATED: Final = "7"
 
 
 def published_at(tag: Any) -> float:
     """Return when the message of this delivery tag was published (seconds since the epoch), 0.0 if it does not say."""
-    if type(tag) is not str or len(tag) != _UUID_CHARS or tag[_VERSION_AT] != "7":
+    if type(tag) is not str or len(tag) != _UUID_CHARS or tag[VERSION_AT] != DATED:
         return 0.0
     try:
         return int(tag[:8] + tag[9:13], 16) / 1000

@@ -30,7 +30,9 @@ def test_a_dated_tag_is_a_uuid_that_tells_the_time() -> None:
     assert len({dated_id(now) for _ in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("tag", [str(uuid.uuid4()), "", None, 7, "x" * 36, "zzzzzzzz-zzzz-7zzz-zzzz-zzzzzzzzzzzz", {}])
+@pytest.mark.parametrize(
+    "tag", ["9c56f879-c255-4f07-887e-e406727f91f9", "", None, 7, "x" * 36, "zzzzzzzz-zzzz-7zzz-zzzz-zzzzzzzzzzzz", {}]
+)
 def test_any_other_tag_tells_nothing(tag: Any) -> None:
     assert published_at(tag) == 0.0
     assert Meter().waited(message(tag)) == -1.0
