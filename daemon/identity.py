@@ -74,7 +74,17 @@ class Identity:
         self._prove()
         stay_readable()
         self._check_reach()
-        self._take_environment()
+        self.take_environment()
+
+    def take_environment(self) -> None:
+        """Let the variables name this user and its home: what points to root's own places only leads to refusals."""
+        if self.uid == 0:
+            return
+        if self.name is not None and self.home is not None:
+            os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
+        folder = os.environ.get("XDG_RUNTIME_DIR")
+        if folder and not os.access(folder, os.W_OK):
+            del os.environ["XDG_RUNTIME_DIR"]
 
     def __str__(self) -> str:
         return f"user {self.name or self.uid} (uid {self.uid}, gid {self.gid})"
@@ -106,14 +116,6 @@ class Identity:
                 raise ConfigError(
                     f"{self} may not read {path}: install Python and qworker where this user can read them"
                 )
-
-    def _take_environment(self) -> None:
-        """What points to root's own places would only lead to refusals."""
-        if self.name is not None and self.home is not None:
-            os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
-        folder = os.environ.get("XDG_RUNTIME_DIR")
-        if folder and not os.access(folder, os.W_OK):
-            del os.environ["XDG_RUNTIME_DIR"]
 
 
 def _user(text: str) -> int:

@@ -88,8 +88,11 @@ def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
 
 
 def _resume(fd: int, wish: Wish) -> Caller | None:
-    """After an exec in place."""
+    """After an exec in place, which came with the environment that the first image was started with."""
     _change_directory(wish.workdir)
+    identity = Identity.find(wish.uid, wish.gid)
+    if identity is not None:
+        identity.take_environment()
     if fd < 0:
         return None
     os.set_inheritable(fd, False)

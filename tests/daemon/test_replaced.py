@@ -37,11 +37,15 @@ def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
     (plants / "sitecustomize.py").write_text(_PLANT)
     with (home.folder / "home.py").open("a") as file:
         file.write("app.conf.worker_deaf_timeout = 1\n")
+    root_only = home.folder / "root's"
+    root_only.mkdir(mode=0o700)
     path = os.pathsep.join([str(plants), *filter(None, [os.environ.get("PYTHONPATH")])])
     drop = ["--uid", str(NOBODY), "--gid", str(NOBODY)] if os.geteuid() == 0 else []
     prefix = way_for_others(home.folder) if drop else []
-    ended = home.start(*drop, prefix=prefix, env={"PYTHONPATH": path})
+    caller = {"HOME": "/root", "USER": "root", "XDG_RUNTIME_DIR": str(root_only)} if drop else {}
+    ended = home.start(*drop, prefix=prefix, env={"PYTHONPATH": path, **caller})
     assert ended.returncode == 0, ended.stderr
+    who = home.call("who")
     pid, session = home.pid, os.getsid(home.pid)
 
     (plants / "hang").touch()
@@ -49,6 +53,7 @@ def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
 
     assert "this process was started anew because its consumer thread hung" in home.log
     assert home.pid == pid
+    assert home.call("who") == who
     assert os.getsid(pid) == session
     master = psutil.Process(pid)
     assert set(master.uids()) == ({NOBODY} if drop else {os.geteuid()})
