@@ -21,6 +21,7 @@ from typing import Final
 
 from ..core.clock import Clock, SystemClock
 from ..core.companion import Status, Watched
+from ..core.secrets import scrub
 from ..systemd import Notifier
 from .phases import Phase
 
@@ -215,5 +216,6 @@ def _is_waiting_long(status: Status) -> bool:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    """A trouble in one line; everybody on the host may read it, so without secrets."""
+    line = scrub(" ".join(text.split()))
     return line if len(line) <= _WIDEST_TROUBLE else line[: _WIDEST_TROUBLE - 1] + "…"
