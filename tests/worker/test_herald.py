@@ -159,9 +159,8 @@ def test_what_nobody_took_is_said_when_somebody_listens_from_what_is_then_true()
         (replace(STARTING, is_loaded=False), "starting: importing the application"),
         (STARTING, "starting: 1/4 children up, waiting for the broker"),
         (
-            replace(RUNNING, reload_trouble="RuntimeError: postgres://bob:hunter22@db/shop is gone"),
-            "running: 0/4 busy, 0 held; the last reload failed, the old code runs: RuntimeError: "
-            "postgres://bob:**@db/shop is gone",
+            replace(RUNNING, reload_trouble="OSError: pg://bob:hunter22@db is gone"),
+            "running: 0/4 busy, 0 held; the last reload failed, the old code runs: OSError: pg://bob:**@db is gone",
         ),
         (
             replace(STARTING, broker_trouble="it\nis  gone"),
