@@ -26,6 +26,8 @@ from .meta import compress, decompress, is_ready, status_of
 
 _T = TypeVar("_T")
 
+#: How long another process may hold the file, unless `result_backend_transport_options` has a `socket_timeout`: a
+#: worker cuts it to what its lease allows, because the same thread renews that.
 _LOCK_WAIT_S: Final = 10.0
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_ROWS: Final = 1000
@@ -63,6 +65,8 @@ class SqliteResultStore:
         self._path = os.path.abspath(path)  # the process may change its working directory between two connections
         self._expiry = expiry_from(settings)
         self._compression = settings.get("result_compression")
+        options = settings.get("result_backend_transport_options") or {}
+        self._lock_wait_s: float = options.get("socket_timeout") or _LOCK_WAIT_S
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._next_purge = 0.0
@@ -124,7 +128,7 @@ class SqliteResultStore:
         return _key(result.task_id), result.is_success, expires, compress(result.meta, self._compression), now
 
     def _write(self, db: sqlite3.Connection, rows: Sequence[tuple[object, ...]], now: float) -> None:
-        begin(db, _LOCK_WAIT_S)
+        begin(db, self._lock_wait_s)
         try:
             db.executemany(_STORE, rows)
             self._purge(db, now)
@@ -157,7 +161,7 @@ class SqliteResultStore:
             self.close()
             self._pid = os.getpid()
         if self._connection is None:
-            self._connection = _connect(self._path)
+            self._connection = _connect(self._path, self._lock_wait_s)
         return self._connection
 
 
@@ -166,12 +170,12 @@ def _key(task_id: str) -> str:
     return task_id.encode("utf-8", "backslashreplace").decode()
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, lock_wait_s: float) -> sqlite3.Connection:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # check_same_thread: the owner may hand the store from one thread to another, one at a time.
-    db = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False)
     try:
-        _use_wal(db)
+        _use_wal(db, lock_wait_s)
         db.execute(f"PRAGMA synchronous = {'NORMAL' if _is_brokers(db) else 'FULL'}")
         db.executescript(_SCHEMA)
     except BaseException:
@@ -185,9 +189,9 @@ def _is_brokers(db: sqlite3.Connection) -> bool:
     return bool(found[0])
 
 
-def _use_wal(db: sqlite3.Connection) -> None:
+def _use_wal(db: sqlite3.Connection, lock_wait_s: float) -> None:
     """Switch a new file to WAL. When two processes do so at once SQLite says 'locked' without waiting; so we wait."""
-    deadline = time.monotonic() + _LOCK_WAIT_S
+    deadline = time.monotonic() + lock_wait_s
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
