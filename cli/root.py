@@ -158,6 +158,7 @@ root: Final = RootCommand(
             is_flag=True,
             is_eager=True,
             expose_value=False,
+            allow_from_autoenv=False,  # QWORKER_VERSION in an image says which one was installed
             callback=_show_version,
             help="Show the version.",
         ),

@@ -15,6 +15,7 @@ from ..daemon import Wish, settled
 from ..monitor import endpoint
 from ..worker import WorkerOptions, configure_logs, node_name, run_worker, systemd_herald
 from .options import ineffective
+from .variables import unknown_variables
 
 logger = logging.getLogger("qworker.cli")
 
@@ -26,6 +27,7 @@ def start(ctx: click.Context) -> int:
         configure_logs(options)
         for name in ineffective(ctx):
             _say_without_effect(name)
+        _warn_of_variables(ctx)
         node = node_name(options.nodename)
         served = endpoint(node, ctx.params["http"], ctx.params["http_token"])
         companions = [companion for companion in (systemd_herald(), caller, served) if companion is not None]
@@ -98,3 +100,12 @@ def _filled(path: str | None, hostname: str | None, option: str) -> str | None:
 def _say_without_effect(name: str) -> None:
     text = f"{name} means nothing to this worker"
     logs.event(logger, logging.DEBUG, log_events.OPTION_WITHOUT_EFFECT, text=text, option=name)
+
+
+def _warn_of_variables(ctx: click.Context) -> None:
+    assert isinstance(ctx.command, click.Group)
+    options = [param.name or "" for param in ctx.command.params]
+    for name, near in unknown_variables(options, ctx.command.list_commands(ctx)).items():
+        hint = f"; did you mean {near}?" if near else ""
+        text = f"the variable {name} is none of the worker's options and does nothing{hint}"
+        logs.event(logger, logging.WARNING, log_events.VARIABLE_UNKNOWN, text=text, variable=name)

@@ -10,6 +10,7 @@ from typing import Final
 
 # The worker's life
 OPTION_WITHOUT_EFFECT: Final = "option_without_effect"
+VARIABLE_UNKNOWN: Final = "variable_unknown"
 RUNS_AS_ROOT: Final = "runs_as_root"
 MEMORY_OVERCOMMITTED: Final = "memory_overcommitted"
 APP_HAS_THREADS: Final = "app_has_threads"

@@ -145,6 +145,27 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
     ]
 
 
+def test_a_variable_that_no_option_has_is_warned_of_with_the_nearest_one(
+    qworker: Qworker, started: list[WorkerOptions]
+) -> None:
+    of_kubernetes = {"QWORKER_SERVICE_HOST": "10.0.0.1", "QWORKER_PORT": "tcp://10.0.0.1:80", "QWORKER_PORT_80_TCP": "x"}
+    err = qworker("-A", "shop", QWORKER_CONCURENCY="3", QWORKER_XYZZY="1", QWORKER_CALL_QUEUE="q", **of_kubernetes).err
+
+    warned = [line.partition("the variable ")[2] for line in err.splitlines() if "the variable " in line]
+    assert warned == [
+        "QWORKER_CONCURENCY is none of the worker's options and does nothing; did you mean QWORKER_CONCURRENCY?",
+        "QWORKER_XYZZY is none of the worker's options and does nothing",
+    ]
+    assert started == [WorkerOptions(app="shop")]
+
+
+def test_a_variable_that_says_which_version_is_installed_is_left_alone(
+    qworker: Qworker, started: list[WorkerOptions]
+) -> None:
+    assert qworker("-A", "shop", QWORKER_VERSION="1.2.3") == (0, "", "")
+    assert started == [WorkerOptions(app="shop")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
