@@ -148,7 +148,7 @@ def test_every_option_is_read_from_the_environment(qworker: Qworker, started: li
 def test_a_variable_that_no_option_has_is_warned_of_with_the_nearest_one(
     qworker: Qworker, started: list[WorkerOptions]
 ) -> None:
-    of_kubernetes = {"QWORKER_SERVICE_HOST": "10.0.0.1", "QWORKER_PORT": "tcp://10.0.0.1:80", "QWORKER_PORT_80_TCP": "x"}
+    of_kubernetes = {"QWORKER_SERVICE_HOST": "10.0.0.1", "QWORKER_PORT": "tcp://10.0.0.1:80", "QWORKER_PORT_8_TCP": "x"}
     err = qworker("-A", "shop", QWORKER_CONCURENCY="3", QWORKER_XYZZY="1", QWORKER_CALL_QUEUE="q", **of_kubernetes).err
 
     warned = [line.partition("the variable ")[2] for line in err.splitlines() if "the variable " in line]
