@@ -20,7 +20,7 @@ OFF: Final = "off"
 LONGEST_PATH: Final = 107
 SUFFIX: Final = ".sock"
 _UNIX: Final = "unix:"
-_FOLDER: Final = "qworker"
+FOLDER: Final = "qworker"
 
 
 class Place(NamedTuple):
@@ -70,16 +70,16 @@ def folders(env: Mapping[str, str] = os.environ) -> list[str]:
     """
     temporary = env.get("TMPDIR") or "/tmp"
     bases = [base for base in (env.get("XDG_RUNTIME_DIR"), "/run" if not os.geteuid() else None, temporary) if base]
-    found = [os.path.join(base, _FOLDER) for base in bases]
+    found = [os.path.join(base, FOLDER) for base in bases]
     if env.get("RUNTIME_DIRECTORY"):  # systemd.exec(5)
         found.insert(0, env["RUNTIME_DIRECTORY"].partition(":")[0])
-    return [*dict.fromkeys(found), os.path.join(temporary, f"{_FOLDER}-{os.geteuid()}")]
+    return [*dict.fromkeys(found), os.path.join(temporary, f"{FOLDER}-{os.geteuid()}")]
 
 
 def places_to_look(env: Mapping[str, str] = os.environ) -> list[str]:
     """Folders in which sockets of workers may be that this user may ask: those of services are in /run."""
-    found = [*folders(env), os.path.join("/run", _FOLDER)]
-    of_services = [os.path.join(base, _FOLDER) for base in (env.get("XDG_RUNTIME_DIR"), "/run") if base]
+    found = [*folders(env), os.path.join("/run", FOLDER)]
+    of_services = [os.path.join(base, FOLDER) for base in (env.get("XDG_RUNTIME_DIR"), "/run") if base]
     return list(dict.fromkeys([*found, *(inner for folder in of_services for inner in _folders_in(folder))]))
 
 

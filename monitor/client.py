@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from .address import SUFFIX, Place, parse, places_to_look
+from .address import FOLDER, SUFFIX, Place, file_name, parse, places_to_look
 
 #: How long a worker may take to answer.
 TIMEOUT_S: Final = 5.0
@@ -30,21 +30,28 @@ class Found(NamedTuple):
 
 
 def find_sockets(node: str | None = None, env: Mapping[str, str] = os.environ) -> list[Found]:
-    """The sockets that somebody listens on, by name, in the first folder that has any; with `node`, those called so."""
-    found: list[Found] = []
+    """The sockets that somebody listens on, by name, in the first place that has any; with `node`, those called so.
+
+    A folder `qworker` and those of services in it are one place.
+    """
+    places: dict[str, list[str]] = {}
     for folder in places_to_look(env):
+        above = os.path.dirname(folder)
+        places.setdefault(above if os.path.basename(above) == FOLDER else folder, []).append(folder)
+    for folders in places.values():
+        found = [one for folder in folders for one in _sockets_in(folder, node)]
         if found:
-            break
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            continue
-        for name in names:
-            if name.endswith(SUFFIX) and _is_called(name.removesuffix(SUFFIX), node):
-                path = os.path.join(folder, name)
-                if is_live(path):
-                    found.append(Found(name.removesuffix(SUFFIX), path))
-    return found
+            return found
+    return []
+
+
+def _sockets_in(folder: str, node: str | None) -> list[Found]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    sockets = [Found(name.removesuffix(SUFFIX), os.path.join(folder, name)) for name in names if name.endswith(SUFFIX)]
+    return [one for one in sockets if _is_called(one.node, node) and is_live(one.path)]
 
 
 def _is_called(name: str, node: str | None) -> bool:
@@ -52,6 +59,7 @@ def _is_called(name: str, node: str | None) -> bool:
         return True
     host = socket.gethostname()
     wanted = node.replace("%h", host).replace("%n", host.partition(".")[0]).replace("%d", host.partition(".")[2])
+    wanted = file_name(wanted).removesuffix(SUFFIX)
     plain, _, number = name.rpartition("-")
     names = {name, plain} if number.isdigit() else {name}
     return wanted in names or wanted in {one.partition("@")[0] for one in names}

@@ -105,3 +105,14 @@ def test_health_loads_neither_the_command_line_nor_an_application(shop: Shop, tm
     loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert "qworker.monitor.client" in loaded
     assert not loaded & {"click", "qworker.cli.root", "qworker.tasks", "http.client", "json", "logging", "billiard"}
+
+
+def test_services_with_folders_of_their_own_are_all_seen(shop: Shop, runtime_dir: Path, tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        own = runtime_dir / "qworker" / f"qworker-{name}"
+        own.mkdir(parents=True)
+        shop.worker("-c", "1", "-Q", "hipri", "-n", f"{name}@here", env={"RUNTIME_DIRECTORY": str(own)})
+        assert (own / f"{name}@here.sock").exists()
+    assert qworker(tmp_path, "status").stdout.count("phase:") == 2
+    assert "left@here, right@here" in qworker(tmp_path, "health").stderr
+    assert qworker(tmp_path, "health", "-n", "right@here").returncode == 0
