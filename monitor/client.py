@@ -65,6 +65,13 @@ def _is_called(name: str, node: str | None) -> bool:
     return wanted in names or wanted in {one.partition("@")[0] for one in names}
 
 
+def _first_of_each_name(found: list[Found]) -> list[Found]:
+    """Without those that have their process id behind a name that another one has."""
+    names = {one.node for one in found}
+    parts = [(one, one.node.rpartition("-")) for one in found]
+    return [one for one, (plain, _, number) in parts if not (number.isdigit() and plain in names)]
+
+
 def is_live(path: str) -> bool:
     """Whether somebody listens on this socket, or it cannot be told because we may not ask."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -125,13 +132,14 @@ def _read_all(link: socket.socket) -> bytes:
 def ask(path: str, *, node: str | None, http: str | None, token: str = "") -> tuple[int, bytes]:
     """GET `path` of the one worker that is meant: of `node`, at `http`, or the only one here. Raises AskError.
 
+    Of several with one name it is the first: who starts a second one in a container must not make the other look ill.
     A unix socket in `http` is where the worker listens instead of its own socket. On TCP no name is shown, so with a
     `node` the sockets are looked at first.
     """
     place = parse(http) if http else Place()
     if place.path or (place.host and node is None):
         return get(place, path, token=token)
-    found = find_sockets(node)
+    found = _first_of_each_name(find_sockets(node))
     if len(found) > 1:
         raise AskError(f"several workers run here: {', '.join(one.node for one in found)}; name one with -n")
     if found:

@@ -49,6 +49,20 @@ def test_one_of_several_workers_has_to_be_named(shop: Shop, tmp_path: Path) -> N
     ]
 
 
+def test_of_two_workers_of_one_name_health_asks_the_first(shop: Shop, tmp_path: Path) -> None:
+    first = shop.worker("-c", "1", "-Q", "hipri", "-n", "twin@here")
+    second = shop.worker("-c", "1", "-Q", "hipri", "-n", "twin@here")
+    assert qworker(tmp_path, "health").returncode == 0
+    assert qworker(tmp_path, "health", "-n", "twin@here").returncode == 0
+    first.signal(signal.SIGSTOP)
+    try:
+        assert qworker(tmp_path, "health", "-n", "twin@here").returncode == 1
+        assert qworker(tmp_path, "health", "-n", f"twin@here-{second.pid}").returncode == 0
+    finally:
+        first.signal(signal.SIGCONT)
+    assert qworker(tmp_path, "status").stdout.count("phase:") == 2
+
+
 def test_the_commands_find_a_worker_by_what_its_http_says(shop: Shop, runtime_dir: Path, tmp_path: Path) -> None:
     env = {"QWORKER_HTTP": f"unix:{runtime_dir}/own.sock"}
     worker = shop.worker(env=env)
