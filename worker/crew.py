@@ -233,6 +233,10 @@ class Crew:
             if slot.is_told:
                 self._retire(slot)
 
+    def dump_stacks(self) -> None:
+        """Have the consumer ask every child for its stacks: it alone knows what each of them runs."""
+        self._mailbox.post("stacks")
+
     def kill(self) -> None:
         """SIGKILL for every child and whatever its task has started in the same process group."""
         for slot in self._slots.values():

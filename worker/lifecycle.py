@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..core import log_events, logs
+from ..core import journal, log_events, logs
 from ..core.clock import Clock
 from ..pool import SlotTable
 from .exitcodes import ExitCode
@@ -95,6 +95,12 @@ class Lifecycle:
         if self.exit_code is None and self._reason is None:
             self._reason = code
         self.move(Event.FAILED)
+
+    def refuse(self, code: ExitCode, text: str, details: str = "") -> None:
+        """End with this code because the worker cannot do what it is for; say why where its starter reads it."""
+        for line in filter(None, [details.rstrip(), *(f"qworker: {problem}" for problem in text.splitlines())]):
+            journal.say(line)
+        self.fail(code)
 
     def drained(self, cut: Sequence[str], left: int) -> None:
         """Every child has gone, and the broker has everything back but `left` messages; `cut` are ids of cut tasks."""

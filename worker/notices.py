@@ -1,4 +1,4 @@
-"""What the consumer thread tells the master. Each `kind` is a key of the master's table of notices."""
+"""What the consumer thread tells the master. Each `kind` is a key of the table in `worker/news.py`."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ import pytest
 
 from qworker.core.settings_old_names import modern_name
 from qworker.core.settings_table import _ELSEWHERE, TABLE
-from qworker.worker.master import _ON_SIGNAL
 from qworker.worker.phases import SIGNAL_EVENTS, Phase
+from qworker.worker.pool_signals import POOL_SIGNALS
 
 import made
 from made import commands, settings
@@ -102,7 +102,7 @@ def test_a_variable_of_a_command_is_read() -> None:
 
 def test_the_page_of_signals_names_every_signal_and_phase() -> None:
     text = page("signals")
-    for number in [*SIGNAL_EVENTS, *_ON_SIGNAL]:
+    for number in [*SIGNAL_EVENTS, *POOL_SIGNALS]:
         assert re.search(rf"\b{number.name.removeprefix('SIG')}\b", text), number
     for phase in Phase:
         assert len(re.findall(rf"^\| {phase.value} \|", text, re.MULTILINE)) == 2, phase

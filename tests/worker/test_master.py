@@ -320,12 +320,12 @@ def test_surplus_children_are_shed_one_at_a_time_until_the_size_is_right(stage: 
 
 def test_the_pool_grows_no_further_than_there_are_slots(stage: Stage) -> None:
     stage.run()
-    assert stage.master._crew is not None
-    stage.master._crew._size = MAX_SLOTS
-    stage.master._crew._slots.clear()
+    assert stage.master._works is not None
+    stage.master._works.crew._size = MAX_SLOTS
+    stage.master._works.crew._slots.clear()
     stage.spawners[0].fork = lambda slot, *fds: False  # type: ignore[method-assign]
     stage.signal(signal.SIGTTIN)
-    assert stage.master._crew.size == MAX_SLOTS
+    assert stage.master._works.crew.size == MAX_SLOTS
 
 
 def test_an_unreachable_broker_ends_it_with_69(stage: Stage) -> None:
