@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,10 +37,12 @@ logger = logging.getLogger("qworker.transports")
 
 #: What cannot be told to SQS, and waits: above this nothing more is fetched.
 _MOST_PENDING: Final = 1000
-#: A poll under way at the end is waited for so long.
+#: A long poll under way at the end is waited for so long.
 _GRACE_S: Final = 0.5
-#: And what still waits in the outbox.
-_LAST_WORDS_S: Final = 3.5
+#: And one that may hold messages for a whole lease, until it has given them back.
+_LAST_POLLS_S: Final = 2.5
+#: And all this together with what still waits in the outbox.
+_LAST_WORDS_S: Final = 4.0
 #: And payloads in S3 whose messages are gone.
 _LAST_PAYLOADS_S: Final = 1.0
 
@@ -326,11 +329,12 @@ class SqsTransport:
 
     def close(self) -> None:
         """Give back what nobody has taken, tell SQS what is still to be told, and leave. Never raises."""
+        until = time.monotonic() + _LAST_WORDS_S
         try:
             if self._owner:
                 self.stop_fetching()
-            self._polls.close(_GRACE_S)
-            if len(self._outbox) and not self._outbox.flush(_LAST_WORDS_S):
+            self._polls.close(_GRACE_S, _LAST_POLLS_S)
+            if len(self._outbox) and not self._outbox.flush(until - time.monotonic()):
                 logs.say(
                     logger,
                     logging.ERROR,

@@ -81,6 +81,8 @@ class Polls:
         self._demand = 0
         self._least = 1  # so many places are worth a poll
         self._threads = self._idle = 0
+        self._under_way = 0  # polls of which not all is done that follows from them
+        self._listening = 0  # those among them that wait for an answer which claims for a short time only
         self.has_polled = False  # whether any poll has ever been answered
         self._is_stopped = True
         self._is_closed = False
@@ -184,15 +186,22 @@ class Polls:
                 except OSError:  # full: it is readable already
                     pass
 
-    def close(self, grace_s: float) -> None:
-        """End the threads. Polls under way are waited for at most so long, then abandoned."""
-        until = time.monotonic() + grace_s
+    def close(self, grace_s: float, most_s: float) -> None:
+        """End the threads. Long polls are waited for `grace_s`, then abandoned.
+
+        What may hold messages for a whole lease is waited for up to `most_s`, until it has given them back.
+        """
+        began = time.monotonic()
         with self._cond:
             self._is_closed = self._is_stopped = True
             self._demand = 0
             self._cond.notify_all()
-            while any(lane.polls for lane in self._lanes.values()) and time.monotonic() < until:
-                self._cond.wait(until - time.monotonic())
+            while self._under_way:
+                limit_s = most_s if self._under_way > self._listening else grace_s
+                left_s = began + limit_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._cond.wait(left_s)
         with self._pipe_lock:
             pipe, self._pipe = self._pipe, None
         for fd in pipe or ():
@@ -224,10 +233,15 @@ class Polls:
                     poll, wait_s = self._next_poll(time.monotonic())
                 lane, ask, is_long = poll
                 lane.begin(ask, time.monotonic(), is_long=is_long, wait_s=self._wait_s)
+                self._under_way += 1
                 if self._loose() > 0:
                     self._man()
                     self._cond.notify()
             self._poll(lane, ask, is_long)
+            with self._cond:
+                self._under_way -= 1
+                if self._is_closed:
+                    self._cond.notify_all()
 
     def _loose(self) -> int:
         """How many more may be asked for. A long poll takes no place: nobody knows whether it will bring anything."""
@@ -268,8 +282,7 @@ class Polls:
         keep: list[Claim] = []
         failure: QWorkerError | None = None
         try:
-            visible_s = self._short_s if is_long else self._lease_s
-            got = receive(self._clients, lane, ask, wait_s=self._wait_s, visible_s=visible_s, is_long=is_long)
+            got = self._received(lane, ask, is_long)
             keep = self._prepared(got, is_long) if got else []
         except QWorkerError as error:
             failure = error
@@ -296,6 +309,16 @@ class Polls:
             self.wake()
         if failure is not None:
             self._tell(lane, failure)
+
+    def _received(self, lane: Lane, ask: int, is_long: bool) -> list[Claim]:
+        with self._cond:
+            self._listening += is_long
+        try:
+            visible_s = self._short_s if is_long else self._lease_s
+            return receive(self._clients, lane, ask, wait_s=self._wait_s, visible_s=visible_s, is_long=is_long)
+        finally:
+            with self._cond:
+                self._listening -= is_long
 
     def _tell(self, lane: Lane, failure: QWorkerError) -> None:
         """A broken way to SQS concerns everybody; a queue that refuses is no matter of those that answer."""

@@ -9,7 +9,11 @@ import pytest
 
 from support import Shop
 from support.moto_server import MotoServer
+from support.sqs_proxy import SqsProxy
 from support.waiting import wait_until
+
+#: For how long a long poll claims.
+_SHORT_CLAIM_S = 2
 
 _STEPS = """
 import json, os, time
@@ -82,11 +86,13 @@ def test_a_crash_keeps_the_order_of_its_group(steps: Shop) -> None:
 def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: MotoServer) -> None:
     publish(steps, "ab", 8)
     for done in (4, 9):
-        worker = steps.worker("-c", "2", "-Q", "steps.fifo")
-        wait_until(lambda done=done: ended(steps) >= done, "some have run", 20.0)  # type: ignore[misc]
-        assert worker.stop() == 0
-        # What a poll still caught that the stop had to abandon is back after two seconds; a lease is thirty.
-        wait_until(lambda: sqs.counts("steps.fifo")[1] == 0, "nothing is held", 5.0)
+        with SqsProxy(sqs.port) as proxy:
+            worker = steps.worker("-c", "2", "-Q", "steps.fifo", "-b", proxy.url)
+            wait_until(lambda done=done: ended(steps) >= done, "some have run", 20.0)  # type: ignore[misc]
+            assert worker.stop() == 0
+            left = list(proxy.held().values())
+        assert left == [_SHORT_CLAIM_S] * len(left), "only what a long poll caught that the stop had to abandon"
+        wait_until(lambda: sqs.counts("steps.fifo")[1] == 0, "and that is back after its short claim", 10.0)
     steps.worker("-c", "2", "-Q", "steps.fifo")
     wait_until(lambda: ended(steps) == 16, "all have run", 30.0)
     for group in "ab":

@@ -58,6 +58,18 @@ class SqsProxy:
         """Those of one action."""
         return [request for request in list(self.requests) if request.action == action]
 
+    def held(self) -> dict[str, int]:
+        """The receipts that were neither deleted nor released, and for how many seconds each was last claimed."""
+        held: dict[str, int] = {}
+        for action, asked, answered in list(self.requests):
+            for message in answered.get("Messages", ()):
+                held[message["ReceiptHandle"]] = asked["VisibilityTimeout"]
+            done = {entry["Id"] for entry in answered.get("Successful", ())}
+            for entry in asked.get("Entries", ()):
+                if entry["Id"] in done and entry.get("ReceiptHandle") in held:
+                    held[entry["ReceiptHandle"]] = entry.get("VisibilityTimeout", 0)
+        return {receipt: seconds for receipt, seconds in held.items() if seconds}
+
     def break_(self, action: str, fault: Fault, times: int = 1) -> None:
         """Let the next `times` requests of `action` meet `fault`."""
         self.faults[action] = (fault, times)

@@ -164,6 +164,32 @@ def test_after_a_stop_nothing_is_held_and_nothing_is_polled(
     assert proxy.counts()["ReceiveMessage"] == polls
 
 
+@pytest.mark.parametrize("slow", ["ReceiveMessage", "ChangeMessageVisibilityBatch"])
+def test_what_has_been_claimed_for_a_whole_lease_is_given_back_before_the_end_however_slow_sqs_is(
+    slow: str, open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
+) -> None:
+    begun = threading.Event()
+
+    def dawdle(asked: dict[str, Any]) -> None:
+        begun.set()
+        time.sleep(1.0)  # twice the time for which a long poll is waited for
+
+    worker = open_sqs("a")
+    fetched = 0
+    if slow == "ReceiveMessage":  # of a busy queue, whose polls do not wait
+        worker.publish(envelopes(40, "a"))
+        fetched = len(fetch(worker, ["a"], 20))
+        worker.reserve(["a"], 0)
+    proxy.break_(slow, dawdle)
+    worker.reserve(["a"], 10)
+    worker.publish(envelopes(1, "a"))
+    assert begun.wait(10)
+    before = proxy.counts()[slow]  # of those that have ended
+    worker.close()
+    wait_until(lambda: proxy.counts()[slow] > before, "the slow request has ended")
+    assert sqs.counts("a")[1] == fetched, "what was handed out, and no more, is left to its claim"
+
+
 def test_throttled_polls_go_on_later_and_break_nothing(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
     worker = open_sqs("a", wait_time_seconds=1)
     worker.publish(envelopes(3, "a"))
