@@ -1,4 +1,4 @@
-"""The log lines of a task's life, in Celery's shapes, with what the run has cost. Used by the executor only."""
+"""The log lines of a task's life, in Celery's shapes, with what the run has cost. Used by execute.py and run.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..core import logs
 from .usage import meter
 
 if TYPE_CHECKING:
-    from .execute import Run
+    from .run import Run
 
 logger = logging.getLogger("qworker.task")
 

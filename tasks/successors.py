@@ -1,6 +1,6 @@
 """What follows a run: the next attempt, callbacks, the next link of a chain, and what a failure leaves behind.
 
-Called by the executor (execute.py) before it reports its outcome; nothing is sent from here. The envelopes are
+Called by a run (run.py) before it reports its outcome; nothing is sent from here. The envelopes are
 published in the same step that settles the message, so a crash neither loses nor doubles them. `group` as a link or
 callback is carried out; a chord needs counting in the result store, which this version does not have: `unsupported`
 finds such messages before they run.

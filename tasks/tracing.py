@@ -1,6 +1,6 @@
 """OpenTelemetry: a span for each message that is sent and for each run of one, joined by `traceparent` headers.
 
-Called by publishing.py and app.py (sending) and execute.py (running). Nothing of OpenTelemetry is imported unless it is
+Called by publishing.py and app.py (sending) and run.py (running). Nothing of OpenTelemetry is imported unless it is
 wanted; the setting-up in a worker's child is in tracing_setup.py.
 
 Spans and attributes follow the semantic conventions for messaging (operations `send` and `process`); the headers are

@@ -36,7 +36,7 @@ LETHAL_AT: Final = 10
 LETHAL_FIFO_AT: Final = 20
 #: What the worker takes for the last crash (worker/suspects.py).
 _ENOUGH: Final = 3
-#: Why a run's message is given back to be tried again (tasks/execute.py): no bad message.
+#: Why a run's message is given back to be tried again (tasks/run.py): no bad message.
 _FAILED: Final = "failed"
 #: A bad message that nobody wants is hidden for so long at a time.
 HIDDEN_S: Final = 11 * 3600

@@ -54,7 +54,13 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 def reasons() -> set[str]:
     """What the code gives as a reason: constants of tasks and of the Redis transport, words in calls and in scripts."""
     found = {"redriven"}
-    for name in ("tasks/message.py", "tasks/execute.py", "tasks/successors.py", "transports/redis_stale.py"):
+    for name in (
+        "tasks/message.py",
+        "tasks/execute.py",
+        "tasks/run.py",
+        "tasks/successors.py",
+        "transports/redis_stale.py",
+    ):
         found |= set(re.findall(r'^[A-Z_]+: Final = "([a-z_]+)"', (PACKAGE / name).read_text("utf-8"), re.MULTILINE))
     for file in PACKAGE.glob("worker/*.py"):
         found |= set(re.findall(r'reject\(entry, "(\w+)"', file.read_text("utf-8")))
