@@ -61,7 +61,7 @@ class SqsProxy:
     def held(self) -> dict[str, int]:
         """The receipts that were neither deleted nor released, and for how many seconds each was last claimed."""
         held: dict[str, int] = {}
-        for action, asked, answered in list(self.requests):
+        for _, asked, answered in list(self.requests):
             for message in answered.get("Messages", ()):
                 held[message["ReceiptHandle"]] = asked["VisibilityTimeout"]
             done = {entry["Id"] for entry in answered.get("Successful", ())}
