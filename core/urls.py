@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 _SECRET_PARAMETERS = ("password", "secret", "token", "credential", "key")
@@ -45,13 +46,29 @@ def _redact_one(url: str) -> str:
 def _with_bare_login(url: str, netloc: str) -> str | None:
     """What to show of a URL whose password seems to end the host part early: it holds a bare `/`, `?` or `#`.
 
-    Then what stands for a port is no number. None for all others.
+    Then what stands for a port is no number, or another @ follows. None for all others.
     """
+    if place := _behind_bare_login(url):
+        return f"**@{place.split('?')[0]}"
     host, colon, port = netloc.rpartition(":")
     if not colon or "@" in netloc or port.isdigit() or not port or port.endswith("]"):
         return None
     _, at, place = url.split("://", 1)[1].rpartition("@")
     return f"**@{place.split('?')[0]}" if at else f"{host}:**"
+
+
+def has_bare_login(url: str) -> bool:
+    """Whether the password holds an @ and a `/`, `?` or `#` as they are, so that the URL cannot be read as meant."""
+    return bool(_behind_bare_login(url))
+
+
+def _behind_bare_login(url: str) -> str:
+    """What follows the last @, if one stands before and one behind the end of the host part; else an empty string."""
+    rest = url.partition("://")[2]
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    before, _, place = rest.rpartition("@")
+    # Behind a = it belongs to a parameter's value.
+    return place if "@" in netloc and len(before) > len(netloc) and "=" not in before[len(netloc) :] else ""
 
 
 def _redact_sqs(url: str) -> str:

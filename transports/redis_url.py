@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ..core.errors import ConfigError
 from ..core.settings_values import Converter, boolean, integer, mapping, number, text
-from ..core.urls import redact
+from ..core.urls import has_bare_login, redact
 from .options import positive, read_options, steps
 from .order import ORDER_OPTIONS
 from .redis_tls import TLS_OPTIONS, tls_of
@@ -105,6 +105,11 @@ class Endpoint:
 def read_url(url: str, options: Mapping[str, Any]) -> tuple[Endpoint, dict[str, Any]]:
     """Return the endpoint and the checked options. What stands in the URL wins over the options. Raises ConfigError."""
     shown = redact(url)
+    if any(has_bare_login(part) for part in url.split(";")):
+        raise ConfigError(
+            f"the password of the broker {shown} holds characters that have to be percent-encoded: "
+            "@ is %40, / is %2F, ? is %3F, # is %23"
+        )
     try:
         parts = _split(url)
     except ValueError as problem:

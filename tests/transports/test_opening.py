@@ -78,6 +78,7 @@ def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
         ("sqlite://", "names no file"),
         ("sqlite://host/file.db", "names no file"),
         ("sqlite:///:memory:", "names no file"),
+        ("redis://:hun@ter/22@localhost/0", "the broker redis://**@localhost/0 holds characters that have to be"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong_with_it(url: str, said: str) -> None:
