@@ -1,4 +1,4 @@
-"""How one run of a message ended: plain data, made by `execute` and `run`, carried by the pool, settled by the consumer."""
+"""How one run of a message ended: plain data, made by run.py, carried by the pool, settled by the consumer."""
 
 from __future__ import annotations
 
