@@ -30,6 +30,7 @@ def start(ctx: click.Context) -> int:
         _warn_of_variables(ctx)
         node = node_name(options.nodename)
         served = endpoint(node, ctx.params["http"], ctx.params["http_token"])
+        os.environ.pop("QWORKER_HTTP_TOKEN", None)  # tasks need it not, and show their environment to others
         companions = [companion for companion in (systemd_herald(), caller, served) if companion is not None]
         return run_worker(options, companions, ctx.obj)
 

@@ -20,8 +20,10 @@ __all__ = ["AskError", "Found", "Place", "ask", "endpoint", "find_sockets", "get
 def endpoint(node: str, http: str | None, token: str | None) -> Companion:
     """The companion that serves `http` (HOST:PORT, unix:PATH, off, or None) and the node's own socket.
 
+    White space around the token does not count: a header cannot hold it, and a file that it was read from ends with it.
+    White space around the token does not count: no header can hold it, and the file that it was read from ends with it.
     Raises ConfigError for an address that is none, or that everybody could reach without a token.
     """
     from .endpoint import Endpoint
 
-    return Endpoint(node, parse_optional(http), token or "")
+    return Endpoint(node, parse_optional(http), (token or "").strip())

@@ -88,8 +88,8 @@ def is_live(path: str) -> bool:
 def get(place: Place, path: str, *, token: str = "", timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
     """GET `path`; returns status and body. Raises AskError."""
     request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n"
-    if token:
-        request += f"Authorization: Bearer {token}\r\n"
+    if token.strip():
+        request += f"Authorization: Bearer {token.strip()}\r\n"
     try:
         with _connected(place, timeout_s) as link:
             link.sendall(f"{request}\r\n".encode("ascii", "replace"))

@@ -97,6 +97,14 @@ def test_a_runtime_directory_that_cannot_be_used_is_no_reason_not_to_work(shop: 
     assert worker.stop() == 0
 
 
+_TELLING = """
+
+@app.task
+def knows(name):
+    return name in os.environ
+"""
+
+
 def test_a_token_guards_all_but_the_probes(shop: Shop) -> None:
     port = free_port()
     shop.worker("-c", "1", "-Q", "hipri", "--http", f"0.0.0.0:{port}", env={"QWORKER_HTTP_TOKEN": "open sesame"})
@@ -106,6 +114,18 @@ def test_a_token_guards_all_but_the_probes(shop: Shop) -> None:
     assert get(place, "/metrics", token="open sesam")[0] == 401
     assert get(place, "/metrics", token="open sesame")[0] == 200
     assert get(socket_of(), "/metrics")[0] == 200
+
+
+def test_a_token_from_a_file_ends_with_a_line_end_and_is_not_for_tasks(shop: Shop) -> None:
+    port = free_port()
+    env = {"QWORKER_HTTP_TOKEN": "open sesame\n"}
+    worker = shop.worker("-c", "1", "-Q", "hipri", "--http", f"0.0.0.0:{port}", env=env)
+    place = Place(host="127.0.0.1", port=port)
+    assert get(place, "/status", token="open sesame")[0] == get(place, "/status", token="open sesame\n")[0] == 200
+    shop.write((shop.folder / "shop.py").read_text() + _TELLING)
+    worker.signal(signal.SIGHUP)
+    worker.wait_log("reload: done")
+    assert shop.app.send_task("shop.knows", args=["QWORKER_HTTP_TOKEN"]).get(timeout=20) is False
 
 
 def test_a_page_of_the_web_cannot_read_what_listens_on_loopback(shop: Shop) -> None:
