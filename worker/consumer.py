@@ -2,7 +2,7 @@
 
 One turn, in this order:
 1. wait for children, the broker's wake-up, the master, or the next deadline;
-2. hear the children (outcomes and questions) and obey the master's letters;
+2. hear the children (outcomes and questions) and obey the master's letters (`worker/obeying.py`);
 3. renew the lease, keep the delayed set moving, give back what dead owners held;
 4. flush results and settlements when they are due;
 5. fetch into the free prefetch window, and dispatch to the children.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -23,17 +22,18 @@ from ..core import log_events, logs
 from ..core.clock import Clock
 from ..core.errors import ConfigError, TransportError
 from ..core.tally import Tally
-from ..pool import TABLE_SLOTS, Channel, Pace, SlotTable
+from ..pool import TABLE_SLOTS, Pace, SlotTable
 from .dispatcher import Dispatcher, Seat
 from .enforcer import Enforcer
 from .intake import Intake
 from .leaving import Leaving
 from .ledger import Ledger
 from .link import Link
-from .mailbox import Letter, Mailbox
+from .mailbox import Mailbox
 from .marks import Marks
 from .notices import Notice, Notices
-from .outcomes import Death, Outcomes
+from .obeying import Obeying
+from .outcomes import Outcomes
 from .revival import put_in_order
 from .settler import Settler
 from .sight import Sight
@@ -99,12 +99,22 @@ class Consumer:
         self._leaving = Leaving(ledger, settler, self._report_drained)
         self.beat = clock.monotonic()  # when the last turn began; read by the master
         self.is_connecting = False  # which may take longer than other things; read by the master
-        self._is_stopped = False
+        self._obeying = Obeying(
+            ledger,
+            self._dispatcher,
+            self._outcomes,
+            self._enforcer,
+            self._intake,
+            self._waiting,
+            self._leaving,
+            notices,
+            self._on_size,
+        )
 
     def run(self) -> None:
         """Turn until told to stop; the body of the thread. An unexpected error ends it; the master is told."""
         try:
-            while not self._is_stopped:
+            while not self._obeying.is_stopped:
                 self.turn()
         except Exception as error:  # the thread's outermost frame: the master has to know, whatever it was
             logs.say(
@@ -190,7 +200,7 @@ class Consumer:
         for seat in spoken:
             self._hear(seat)
         for letter in self._mailbox.take():
-            self._obey(letter)
+            self._obeying.obey(letter)
         return woke
 
     def _timeout(self) -> float:
@@ -244,13 +254,13 @@ class Consumer:
                 return False
         except ConfigError as error:
             self._link.is_up = False
-            self._is_stopped = True
+            self._obeying.is_stopped = True
             self.notices.tell("refused", error=str(error))
             return False
         except TransportError as error:
             logs.say(logger, logging.CRITICAL, log_events.CHANNEL_BROKEN, "{error}", error=error)
             self._link.is_up = False
-            self._is_stopped = True
+            self._obeying.is_stopped = True
             self.notices.tell("unreachable", error=str(error))
             return False
         finally:
@@ -267,99 +277,15 @@ class Consumer:
         if self._outcomes.is_draining:
             self._dismiss(seat)
 
+    def _on_size(self) -> None:
+        if self.title is not None:
+            self.title.is_outdated()
+
     def _dismiss(self, seat: Seat) -> None:
         """Ask a child to leave once it has nothing to do."""
         if seat.is_ready and not seat.is_leaving and seat.load == 0:
             seat.is_leaving = seat.channel.send_exit()
             self._enforcer.expect_end(seat)
-
-    # -- the master's letters ------------------------------------------------------------------------------
-
-    def _obey(self, letter: Letter) -> None:
-        getattr(self, f"_obey_{letter.kind}")(**letter.data)
-
-    def _obey_child(self, channel: Channel) -> None:
-        """A child has been asked for."""
-        self._waiting.add(self._dispatcher.add(channel))
-
-    def _obey_died(self, serial: int, death: Death, why: str = "") -> None:
-        """A child has been reaped. `why` another one replaces it."""
-        seat = self._dispatcher.seats.get(serial)
-        if seat is None:  # told twice
-            return
-        if not seat.is_deaf:
-            self._waiting.remove(seat)
-        self._outcomes.bury(seat, death, why)
-
-    def _obey_size(self, size: int) -> None:
-        """So many children may work at once, however many there are while some are being replaced."""
-        self._dispatcher.most_busy = size
-        if self.title is not None:
-            self.title.is_outdated()
-
-    def _obey_retire(self, serial: int) -> None:
-        """This child is not needed any more: it finishes what it has begun and leaves."""
-        seat = self._dispatcher.seats.get(serial)
-        if seat is not None and not seat.is_leaving:
-            seat.is_retired = True
-            self._ledger.put_back(self._dispatcher.take_back(seat))
-            self._end_unready(seat)
-
-    def _obey_shed(self, serials: list[int]) -> None:
-        """One of these children leaves without a successor: one that is doomed, boots, or has the least to do."""
-        seats = [seat for serial in serials if (seat := self._dispatcher.seats.get(serial)) is not None]
-        seat = min(seats, key=lambda s: (not s.is_leaving, s.load, s.is_ready), default=None)
-        serial = 0 if seat is None else seat.channel.serial
-        self._obey_retire(serial)
-        self.notices.tell("shed", serial=serial)
-
-    def _end_unready(self, seat: Seat) -> None:
-        """A child that has not finished booting has no work that could be lost, and may never finish."""
-        if not seat.is_ready and not seat.is_deaf:
-            self.notices.signal_child(seat, signal.SIGKILL)
-
-    def _obey_condemn(self, serial: int, kib: int, limit_kib: int) -> None:
-        """A child has taken more memory than it may: it is killed now, which counts as a crash of what it runs."""
-        seat = self._dispatcher.seats.get(serial)
-        if seat is not None:
-            self._enforcer.condemn_for_memory(seat, kib, limit_kib)
-
-    def _obey_quiet(self) -> None:
-        self._intake.stop()
-
-    def _obey_resume(self) -> None:
-        self._intake.is_fetching = not self._outcomes.is_draining
-
-    def _obey_drain(self) -> None:
-        """Fetch nothing more; what no child has started goes back now, in order, to the front of its queue (P4)."""
-        if self._outcomes.is_draining:
-            return
-        self._intake.stop()
-        self._outcomes.is_draining = True
-        self._outcomes.refuse_begins()
-        for seat in self._dispatcher.seats.values():
-            if not seat.is_leaving:  # what such a one has not read is its own order to leave
-                self._ledger.put_back(self._dispatcher.take_back(seat))
-                self._end_unready(seat)
-        self._leaving.release()
-
-    def _obey_cut(self) -> None:
-        """A cold stop: have everything that runs interrupted."""
-        self._outcomes.is_cutting = True
-        self._enforcer.cut()
-
-    def _obey_stacks(self) -> None:
-        """Ask every child for its stacks; they are logged a moment later."""
-        for seat in self._dispatcher.seats.values():
-            self._enforcer.ask_stack(seat, "as asked by SIGUSR1")
-
-    def _obey_nothing(self) -> None:
-        """Wake up and look around."""
-
-    def _obey_stop(self) -> None:
-        self._is_stopped = True
-        if not self._leaving.has_reported:
-            self.say_what_is_left()
 
     # -- the end -------------------------------------------------------------------------------------------
 

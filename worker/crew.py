@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 
 from ..pool import TABLE_SLOTS, Channel, SlotTable
 from ..tasks import Order
+from .death import Death
 from .mailbox import Mailbox
-from .outcomes import Death
 
 logger = logging.getLogger("qworker.worker")
 

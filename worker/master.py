@@ -31,6 +31,7 @@ from ..core.errors import ConfigError
 from ..pool import SlotTable
 from ..signals import SignalPipe, reap_strangers
 from .crew import Spawner
+from .death import Death
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
 from .hang import leave
@@ -39,7 +40,6 @@ from .lifecycle import Lifecycle
 from .mailbox import Mailbox, readable
 from .news import News
 from .notices import Notice
-from .outcomes import Death
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
 from .plan import Plan
 from .pool_signals import POOL_SIGNALS, act_upon

@@ -7,9 +7,8 @@ the last.
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..core import log_events, logs
@@ -20,6 +19,7 @@ from ..pool import Pace, Say, Tell, unpack_checkpoint, unpack_limits, unpack_out
 from ..results import StoredResult
 from ..tasks import Action, Outcome, identify, lost_outcome
 from ..transports import Envelope
+from .death import Death, reason_to_replace
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .settler import Settler
@@ -28,34 +28,6 @@ from .suspects import MAX_CRASHES
 logger = logging.getLogger("qworker.worker")
 
 _WITHOUT_A_RUN: Final = frozenset({Ending.NONE, Ending.REFUSED, Ending.EXPIRED})
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a child ended: exit status (negative = killed by that signal, None = unknown) and peak memory."""
-
-    status: int | None
-    peak_kib: int | None = None
-    #: Whether we ended it, or its spawner took it along: then its message is not to blame.
-    is_ours: bool = False
-    #: What led to it, if we know better than the exit status.
-    why: str = ""
-    #: The last stacks of the child, if it could still write them.
-    stack: str = ""
-
-    def cause(self) -> str:
-        """For people: `signal 9 (SIGKILL)`, `exit code 1`."""
-        if self.why:
-            return self.why
-        if self.status is None:
-            return "an unknown cause"
-        if self.status < 0:
-            try:
-                name = signal.Signals(-self.status).name
-            except ValueError:
-                name = "unknown signal"
-            return f"signal {-self.status} ({name})"
-        return f"exit code {self.status}"
 
 
 class Outcomes:
@@ -255,7 +227,7 @@ class Outcomes:
                 self._crashed(entry, replace(death, stack=seat.channel.stack() or seat.stack))
         del self._dispatcher.seats[seat.channel.serial]
         seat.channel.close()
-        reason = _reason(seat, death, why)
+        reason = reason_to_replace(seat, death, why)
         if reason and not self.is_draining:
             self._tally.restarted(reason)
 
@@ -346,16 +318,3 @@ class Outcomes:
     def _details(self, death: Death, crashes: int) -> dict[str, Any]:
         details = {"cause": death.cause(), "status": death.status, "peak_kib": death.peak_kib, "crashes": crashes}
         return details | ({"stack": death.stack} if death.stack else {})
-
-
-def _reason(seat: Seat, death: Death, why: str) -> str:
-    """Why a child has to be replaced; empty if it does not have to be (the pool shrinks)."""
-    if seat.memory_cause:
-        return "memory_limit"
-    if seat.condemned_for:
-        return "time_limit"
-    if not seat.was_ready and not seat.is_retired:
-        return "boot_failed"
-    if death.status != 0 and why != "spawner_lost":
-        return "crashed"
-    return why

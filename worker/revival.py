@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..pool import SlotTable
+from .death import Death
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .mailbox import Mailbox
-from .outcomes import Death
 from .settler import Settler
 
 

@@ -15,11 +15,11 @@ from qworker.tasks import Outcome
 from qworker.testing import FakeClock, FlakyTransport, MemoryBroker, MemoryTransport
 from qworker.transports import Envelope
 from qworker.worker.consumer import Consumer
+from qworker.worker.death import Death
 from qworker.worker.ledger import Ledger
 from qworker.worker.link import Link
 from qworker.worker.mailbox import Mailbox
 from qworker.worker.notices import Notice
-from qworker.worker.outcomes import Death
 from qworker.worker.settler import Settler
 
 

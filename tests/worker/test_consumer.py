@@ -11,7 +11,7 @@ from qworker.pool.wire import pack_record, pack_state
 from qworker.results import StoredResult
 from qworker.tasks import Action, Outcome
 from qworker.transports import Envelope
-from qworker.worker.outcomes import Death
+from qworker.worker.death import Death
 from qworker.worker.settler import FULL_BYTES
 
 from support.consumer_bench import Bench, FakeChild, message
@@ -505,7 +505,7 @@ def fail_once_in(bench: Bench, monkeypatch: pytest.MonkeyPatch, target: object, 
     while "failed" not in bench.kinds():
         bench.mailbox.post("stop")
         bench.consumer.run()
-        bench.consumer._is_stopped = False
+        bench.consumer._obeying.is_stopped = False
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
