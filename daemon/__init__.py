@@ -12,11 +12,11 @@ from .mark import carried_over
 if TYPE_CHECKING:
     from .identity import Identity
     from .pidfile import Pidfile
-    from .setup import Wish, settled
+    from .wish import Wish, settled
 
 __all__ = ["Identity", "Pidfile", "Wish", "carried_over", "settled"]
 
-_WHERE: Final = {"Identity": "identity", "Pidfile": "pidfile", "Wish": "setup", "settled": "setup"}
+_WHERE: Final = {"Identity": "identity", "Pidfile": "pidfile", "Wish": "wish", "settled": "wish"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """From what the command line wishes to a process that is settled on its machine, and back again at its end.
 
-Called by the command line around the worker's whole life. The order matters:
+Called by `wish.py` around the worker's whole life. The order matters:
 
 1. whom to become is looked up, and what will be refused is refused, while the caller still looks;
 2. the working directory, then the umask: every relative path is meant from there;
@@ -17,38 +17,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from ..core.errors import ConfigError
 from .caller import Caller
 from .detach import check_detaching, detach
 from .identity import Identity
 from .mark import place
 from .pidfile import Pidfile
 from .streams import let_go, make_for, write_to
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line says about the process. `logfile` is the master's own, every `%` filled in."""
-
-    workdir: str | None = None
-    umask: int | None = None
-    detach: bool = False
-    pidfile: str | None = None
-    logfile: str | None = None
-    uid: str | None = None
-    gid: str | None = None
-    is_quiet: bool = False
+from .wish import Wish, change_directory
 
 
 @contextmanager
 def settled(wish: Wish) -> Iterator[Caller | None]:
-    """Make this process what `wish` says while the block runs; gives who waits for it to be ready, if somebody does.
-
-    With `detach` only the process in the background enters the block. Raises ConfigError.
-    """
-    place.read()
+    """What `wish.settled` does when it is not about the working directory alone."""
     pidfile = Pidfile(os.path.join(wish.workdir or "", wish.pidfile)) if wish.pidfile else None
     caller = _resume(place.fd, wish) if place.is_settled else _settle(wish, pidfile)
     try:
@@ -62,7 +43,7 @@ def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
     identity = Identity.find(wish.uid, wish.gid)
     if wish.detach:
         check_detaching()
-    _change_directory(wish.workdir)
+    change_directory(wish.workdir)
     if wish.umask is not None:
         os.umask(wish.umask)
     if pidfile is not None:
@@ -89,7 +70,7 @@ def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
 
 def _resume(fd: int, wish: Wish) -> Caller | None:
     """After an exec in place, which came with the environment that the first image was started with."""
-    _change_directory(wish.workdir)
+    change_directory(wish.workdir)
     identity = Identity.find(wish.uid, wish.gid)
     if identity is not None:
         identity.take_environment()
@@ -105,12 +86,3 @@ def _listen(caller: Caller, wish: Wish) -> None:
     place.caller = caller
     caller.is_quiet = wish.is_quiet
     caller.listen()
-
-
-def _change_directory(workdir: str | None) -> None:
-    if not workdir:
-        return
-    try:
-        os.chdir(workdir)
-    except OSError as error:
-        raise ConfigError(f"--workdir {workdir}: {error.strerror}") from None

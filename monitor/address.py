@@ -23,6 +23,17 @@ _UNIX: Final = "unix:"
 FOLDER: Final = "qworker"
 
 
+class Rules(NamedTuple):
+    """Who may ask. `token`: who does not show it learns from the probes alone, which say one word.
+
+    `hosts`: names for this address; a request that names another one comes from a web page that has its own name lead
+    here, and is refused. Empty: any.
+    """
+
+    token: str = ""
+    hosts: frozenset[str] = frozenset()
+
+
 class Place(NamedTuple):
     """An address: `path` of a unix socket, or `host` and `port`. Both empty: nowhere (`off`)."""
 

@@ -14,16 +14,17 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..core import log_events, logs
 from ..core.companion import Watched
 from ..core.errors import ConfigError
 from ..core.secrets import learn
-from .address import Place, is_loopback
-from .pages import Pages
-from .request import Rules, serve
+from .address import Place, Rules, is_loopback
 from .sockets import OwnSocket, bind_unix, own_socket
+
+if TYPE_CHECKING:
+    from .pages import Pages
 
 logger = logging.getLogger("qworker.monitor")
 
@@ -49,7 +50,7 @@ class Endpoint:
 
     def open(self, worker: Watched) -> None:
         """Listen. Raises ConfigError when `--http` cannot be done."""
-        pages = Pages(worker)
+        pages = _Later(worker)
         place = self._place or Place()
         if place.path:
             self._own = bind_unix(place.path)
@@ -61,7 +62,7 @@ class Endpoint:
             self._listeners.append(self._tcp(place, pages))
         self._tell(place)
 
-    def _tcp(self, place: Place, pages: Pages) -> Listener:
+    def _tcp(self, place: Place, pages: _Later) -> Listener:
         """Listen on TCP. Raises ConfigError, also where others than this host would need no token."""
         try:
             family, kind, _, _, address = socket.getaddrinfo(
@@ -120,10 +121,26 @@ class Endpoint:
             self._own.remove()
 
 
+class _Later:
+    """The pages of a worker, loaded when they are first asked for: most workers are never asked. Main thread."""
+
+    def __init__(self, worker: Watched) -> None:
+        self._worker = worker
+        self._pages: Pages | None = None
+
+    def get(self) -> Pages:
+        """They are the same each time."""
+        if self._pages is None:
+            from .pages import Pages
+
+            self._pages = Pages(self._worker)
+        return self._pages
+
+
 class Listener:
     """One listening socket and the connections that are being served. The main thread's, but for `_serve`."""
 
-    def __init__(self, listening: socket.socket, pages: Pages, rules: Rules) -> None:
+    def __init__(self, listening: socket.socket, pages: _Later, rules: Rules) -> None:
         self._listening = listening
         self._pages = pages
         self._rules = rules
@@ -167,13 +184,15 @@ class Listener:
         self._links.add(link)
         self._asking[link] = now
         try:
-            threading.Thread(target=self._serve, args=(link,), name="http", daemon=True).start()
+            threading.Thread(target=self._serve, args=(link, self._pages.get()), name="http", daemon=True).start()
         except RuntimeError:  # the system gives this process no more threads
             self._end(link)
 
-    def _serve(self, link: socket.socket) -> None:
+    def _serve(self, link: socket.socket, pages: Pages) -> None:
+        from .request import serve  # with the first request
+
         try:
-            serve(link, self._pages, self._rules, lambda: self._asking.pop(link, None))
+            serve(link, pages, self._rules, lambda: self._asking.pop(link, None))
         # The outermost frame of a thread that must not matter: a request may come while the worker falls apart.
         except Exception as error:
             logger.debug("a request has not been answered: %r", error)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from .address import is_loopback
+from .address import Rules, is_loopback
 from .pages import PROBES, Pages
 
 _MOST_BYTES: Final = 8192
@@ -31,18 +30,6 @@ _REASONS: Final = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Who may ask. `token`: who does not show it learns from the probes alone, which say one word.
-
-    `hosts`: names for this address; a request that names another one comes from a web page that has its own name lead
-    here, and is refused. Empty: any.
-    """
-
-    token: str = ""
-    hosts: frozenset[str] = frozenset()
 
 
 class Request(NamedTuple):

@@ -7,9 +7,9 @@ log only: such a thread runs no task, so `current_task` is empty there, and what
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 #: Who has started this thread, or given it its present work: task name and id.
@@ -27,15 +27,15 @@ def lend_tasks(running: TaskInfo) -> TaskInfo:
     def found() -> tuple[str, str] | None:
         return running() or getattr(_lender, "task", None)
 
-    _widen_threads(found)
-    _widen_pools(found)
+    _widen_threads(found, _Pools(found))
     return found
 
 
-def _widen_threads(find: TaskInfo) -> None:
+def _widen_threads(find: TaskInfo, pools: _Pools) -> None:
     start = threading.Thread.start
 
     def start_for_task(self: threading.Thread) -> None:
+        pools.widen()
         task = find()
         if task is not None:
             self.run = _lent(self.run, task)  # type: ignore[method-assign]
@@ -44,14 +44,29 @@ def _widen_threads(find: TaskInfo) -> None:
     threading.Thread.start = start_for_task  # type: ignore[method-assign]
 
 
-def _widen_pools(find: TaskInfo) -> None:
-    """Worker threads of a pool outlive the task that was the first to use it: each call has its own task, or none."""
-    submit = ThreadPoolExecutor.submit
+class _Pools:
+    """Worker threads of a pool outlive the task that was the first to use it: each call has its own task, or none.
 
-    def submit_for_task(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return submit(self, _lent(function, find()), *args, **kwargs)
+    Pools are widened once somebody has imported them; no call is missed, because the first one starts a thread.
+    """
 
-    ThreadPoolExecutor.submit = submit_for_task  # type: ignore[method-assign]
+    def __init__(self, find: TaskInfo) -> None:
+        self._find = find
+        self._are_widened = False
+        self.widen()
+
+    def widen(self) -> None:
+        """If there are pools in this process, and it has not been done."""
+        module = sys.modules.get("concurrent.futures.thread")
+        if module is None or self._are_widened:
+            return
+        self._are_widened = True
+        submit, find = module.ThreadPoolExecutor.submit, self._find
+
+        def submit_for_task(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            return submit(self, _lent(function, find()), *args, **kwargs)
+
+        module.ThreadPoolExecutor.submit = submit_for_task
 
 
 def _lent(function: Callable[..., Any], task: tuple[str, str] | None) -> Callable[..., Any]:
