@@ -129,6 +129,7 @@ class _Child:
     def run(self, weight_kib: int | None) -> None:
         """Read, run, report. The loop is the hot path: one receive and one send per message."""
         self._table.end(self._slot)  # the child before may have died in the middle of a run
+        set_title(self._idle_title)
         self._talk.sendall(pack_record(Say.READY, 0, b"" if weight_kib is None else b"%d" % weight_kib))
         buffer = bytearray(PACKET_BYTES)
         view = memoryview(buffer)
