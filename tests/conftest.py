@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ from support import RedisServer
 from support.chaos_table import pytest_terminal_summary
 from support.moto_server import MotoServer
 from support.reports import pytest_make_collect_report, pytest_runtest_makereport
+
+# Tools of the system that some users have not on their path: unshare's neighbours, chroot, ip.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 

@@ -60,11 +60,12 @@ def test_a_retry_keeps_the_id_taken(any_shop: Shop) -> None:
     while not first.ready():
         send(any_shop, "flaky", 0)
         published += 1
-    assert first.get(timeout=10) == 4
-    wait_until(lambda: any_shop.in_flight() == 0, "the last attempt is settled")
+    wait_until(lambda: not any_shop.depth() and not any_shop.in_flight(), "the last attempt is settled")
     assert published > 5
-    assert any_shop.ran()[:5] == [f"flaky {n}" for n in range(5)]
-    assert len(any_shop.ran()) <= 6, "at most one more, published after the end"
+    ran = any_shop.ran()
+    assert ran[:5] == [f"flaky {n}" for n in range(5)]
+    assert ran[5:] in ([], ["flaky 0"]), "at most one more, published after the end"
+    assert first.get(timeout=10) in ({4, 0} if ran[5:] else {4})
 
 
 def test_a_failure_and_a_dead_letter_free_the_id(any_shop: Shop) -> None:
