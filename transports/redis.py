@@ -12,7 +12,6 @@ same message again.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance
 from .order import Order
 from .published import published_at
 from .redis_claim import ClaimPlan
+from .redis_dead import DeadLetters, record_of
 from .redis_health import warnings_of
 from .redis_link import Command
 from .redis_names import Names
@@ -39,11 +39,9 @@ from .redis_scripts import (
     OLDEST,
     PUBLISH,
     PURGE,
-    PURGE_DEAD,
     RECALL,
     REJECT,
     REQUEUE,
-    REQUEUE_DEAD,
 )
 from .redis_session import Session
 from .redis_stale import StaleEntries
@@ -58,7 +56,6 @@ _FIRST_NUMBER: Final = 10**12
 #: How often a claim is repeated at once when it found nothing and something arrived before the wake-up was armed.
 _ARM_TRIES: Final = 3
 _RECALL_BATCH: Final = 50
-_DEAD_BATCH: Final = 500
 _DISCARD_BATCH: Final = 500
 
 
@@ -77,6 +74,7 @@ class RedisTransport:
         self._order = Order(found)
         self._plans: dict[tuple[str, ...], ClaimPlan] = {}
         self._stale = StaleEntries(self._session, self._names, found, self._next_token)
+        self._dead = DeadLetters(self._session, self._names)
         self._token = ""
         self._number = _FIRST_NUMBER
         self._declared: set[str] = set()
@@ -184,7 +182,7 @@ class RedisTransport:
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """Move to the dead-letter store, with the reason and the original bytes."""
         tags = [rejection.delivery.tag for rejection in rejections]
-        records = [_record(rejection) for rejection in rejections]
+        records = [record_of(rejection) for rejection in rejections]
         fields = [field for pair in zip(tags, records, strict=True) for field in pair]
         return _settled(tags, self._session.run(REJECT, (), fields))
 
@@ -232,27 +230,15 @@ class RedisTransport:
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters, newest first."""
-        own = f"{self._names.prefix}qworker:"
-        (found,) = self._session.call(("ZRANGE", f"{own}dead", 0, limit - 1, "REV", "WITHSCORES"))
-        tokens = found[::2]
-        if not tokens or limit <= 0:
-            return []
-        (stored,) = self._session.call(("HMGET", f"{own}dead:data", *tokens))
-        rows = zip(tokens, found[1::2], stored, strict=True)
-        return [_dead_letter(token, float(at), data) for token, at, data in rows if data is not None]
+        return self._dead.newest(limit)
 
     def requeue_dead(self, tokens: Sequence[str]) -> int:
-        """Put dead letters back at the end of their lists, in bounded batches."""
-        total = at = 0
-        while at < len(tokens):
-            count, seen = self._session.run(REQUEUE_DEAD, (), tokens[at : at + _DEAD_BATCH])
-            total, at = total + count, at + seen
-        return total
+        """Put dead letters back at the end of their lists."""
+        return self._dead.requeue(tokens)
 
     def purge_dead(self, tokens: Sequence[str]) -> int:
-        """Delete dead letters, in bounded batches."""
-        batches = (tokens[at : at + _DEAD_BATCH] for at in range(0, len(tokens), _DEAD_BATCH))
-        return sum(int(self._session.run(PURGE_DEAD, (), batch)) for batch in batches)
+        """Delete dead letters."""
+        return self._dead.purge(tokens)
 
     def warnings(self) -> list[str]:
         """Eviction and missing persistence, as far as the server lets us see its settings."""
@@ -355,28 +341,3 @@ def _seconds(ms: int) -> float | None:
 def _wait_ms(due: float | None, now: float) -> str | int:
     """How long until `due` by this host's clock, which need not agree with the server's. Never too short."""
     return "" if due is None else math.ceil((due - now) * 1000)
-
-
-def _record(rejection: Rejection) -> str:
-    delivery = rejection.delivery
-    record = {
-        "queue": delivery.queue,
-        "reason": rejection.reason,
-        "crashes": delivery.crashes,
-        "details": rejection.details,
-    }
-    return json.dumps(record, default=str)
-
-
-def _dead_letter(token: bytes, at_ms: float, data: bytes) -> DeadLetter:
-    head, _, raw = data.partition(b"\n")
-    record = json.loads(head)
-    return DeadLetter(
-        token=token.decode(),
-        queue=record["queue"],
-        reason=record["reason"],
-        crashes=record["crashes"],
-        died_at=at_ms / 1000,
-        details=record["details"],
-        raw=raw,
-    )
