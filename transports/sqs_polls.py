@@ -96,6 +96,10 @@ class Polls:
         """The descriptor that becomes readable when something has come."""
         if self._pipe is None:
             self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            with self._cond:
+                has_come = any(lane.buffer for lane in self._lanes.values())
+            if has_come:  # when nobody could be woken
+                self.wake()
         return self._pipe[0]
 
     def drain(self) -> None:

@@ -190,6 +190,15 @@ def test_what_has_been_claimed_for_a_whole_lease_is_given_back_before_the_end_ho
     assert sqs.counts("a")[1] == fetched, "what was handed out, and no more, is left to its claim"
 
 
+def test_what_has_come_before_anybody_listened_wakes_who_begins_to_listen(open_sqs: OpenSqs) -> None:
+    worker = open_sqs("a", wait_time_seconds=1)
+    worker.reserve(["a"], 1)
+    worker.publish(envelopes(1, "a"))
+    polls = worker._polls  # type: ignore[attr-defined]
+    wait_until(lambda: not polls._under_way and polls._lanes["a"].buffer, "it lies in the buffer")
+    assert select.select([worker.wake_fd()], [], [], 0)[0]
+
+
 def test_throttled_polls_go_on_later_and_break_nothing(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
     worker = open_sqs("a", wait_time_seconds=1)
     worker.publish(envelopes(3, "a"))
