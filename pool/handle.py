@@ -5,6 +5,7 @@ Called by the master's main thread only.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -31,6 +32,7 @@ class SpawnerHandle:
         args: tuple[Any, ...] = (boot, theirs_requests, theirs_reports, os.getpid())
         if method == "fork":
             args = (*args, self._requests, self._reports)
+            gc.freeze()  # collections in either process would copy the pages of what both share (3 MB)
         self._process = billiard.get_context(method).Process(target=target, args=args, name="Spawner")
         with blocked(GROUP_SIGNALS):
             self._process.start()
