@@ -13,7 +13,7 @@ from ..core import log_events, logs
 from ..core.log_sinks import file_of, fill
 from ..daemon import Wish, settled
 from ..monitor import endpoint
-from ..worker import WorkerOptions, configure_logs, node_name, run_worker, systemd_herald
+from ..worker import Image, WorkerOptions, configure_logs, node_name, run_worker, systemd_herald
 from .options import ineffective
 from .variables import unknown_variables
 
@@ -43,7 +43,7 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         broker=given["broker"],
         result_backend=given["result_backend"],
         # Absolute: it is looked at again by processes that are in it already.
-        workdir=os.path.abspath(given["workdir"]) if given["workdir"] else None,
+        workdir=os.path.abspath(os.path.join(_folder(ctx), given["workdir"])) if given["workdir"] else None,
         config=given["config"],
         nodename=given["hostname"],
         queues=given["queues"],
@@ -69,6 +69,11 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         create_missing_queues=given["create_missing_queues"],
         burst=given["burst"],
     )
+
+
+def _folder(ctx: click.Context) -> str:
+    """Where the command was given. After an exec as another user, this process may be elsewhere."""
+    return ctx.obj.folder if isinstance(ctx.obj, Image) else ""
 
 
 def _wish(given: dict[str, Any], options: WorkerOptions) -> Wish:

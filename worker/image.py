@@ -31,6 +31,7 @@ class Legacy:
     `replaced_at`: moments of replacements, on the monotonic clock. `signals`: descriptor of the pipe with signals that
     nobody has acted upon, -1 = none. `is_quiet`: told to fetch nothing. `size`: how many children there should be, 0 =
     as the command says. `owner`: in whose name messages are held that could not be given back, "" = in nobody's.
+    `folder`: where the command was given, which the user that it has become may not be able to enter again.
     """
 
     pid: int = 0
@@ -39,14 +40,18 @@ class Legacy:
     is_quiet: bool = False
     size: int = 0
     owner: str = ""
+    folder: str = ""
 
 
 class Image:
-    """The command, folder and environment that this process was started with, and its legacy. Main thread."""
+    """The command, folder and environment that this process was started with, and its legacy. Main thread.
+
+    `folder` is where relative paths of the command start.
+    """
 
     def __init__(self, command: Sequence[str], folder: str, environment: Mapping[str, str], legacy: Legacy) -> None:
         self._command = list(command)
-        self._folder = folder
+        self.folder = folder
         self._environment = dict(environment)
         self.legacy = legacy
 
@@ -55,7 +60,7 @@ class Image:
         """To be called before anything has changed folder or environment. None: it could not be started again."""
         legacy = _read(os.environ.pop(VARIABLE, ""))
         try:
-            folder = os.getcwd()
+            folder = legacy.folder or os.getcwd()
         except FileNotFoundError:
             return None
         if len(sys.orig_argv) < 2:  # a program that was typed into the interpreter, or came through a pipe
@@ -68,9 +73,9 @@ class Image:
 
     def replace(self, now: float, *, signals: int, is_quiet: bool, size: int, owner: str) -> NoReturn:
         """Start the command anew in this process. Raises OSError when that is not possible. Takes no lock."""
-        legacy = Legacy(os.getpid(), [*self._recent(now), now], signals, is_quiet, size, owner)
+        legacy = Legacy(os.getpid(), [*self._recent(now), now], signals, is_quiet, size, owner, self.folder)
         with suppress(PermissionError):  # root's own, perhaps, which the user that it has become may not enter
-            os.chdir(self._folder)
+            os.chdir(self.folder)
         environment = {**self._environment, VARIABLE: json.dumps(asdict(legacy))}
         os.execve(self._command[0], self._command, carried_over(environment))
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import psutil
+import pytest
 
 from support.background import Background, way_for_others
 from support.waiting import wait_until
@@ -30,13 +31,19 @@ Consumer.turn = hanging_turn
 """
 
 
-def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
+def plant(home: Background) -> Path:
+    """Have the consumer hang when the file `hang` appears in the folder that is returned."""
     plants = home.folder / "plants"
     plants.mkdir()
     plants.chmod(0o777)
     (plants / "sitecustomize.py").write_text(_PLANT)
     with (home.folder / "home.py").open("a") as file:
         file.write("app.conf.worker_deaf_timeout = 1\n")
+    return plants
+
+
+def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
+    plants = plant(home)
     root_only = home.folder / "root's"
     root_only.mkdir(mode=0o700)
     path = os.pathsep.join([str(plants), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -61,3 +68,23 @@ def test_it_keeps_its_process_pid_file_user_and_log(home: Background) -> None:
     assert "_QWORKER" not in "".join(name for child in master.children() for name in child.environ())
     home.stop()
     assert not home.pidfile.exists() or home.pidfile.read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_it_finds_its_folder_although_it_was_told_from_one_of_root_alone(home: Background) -> None:
+    plants = plant(home)
+    root_only = home.folder / "root's"
+    root_only.mkdir(mode=0o700)
+    path = os.pathsep.join([str(plants), *filter(None, [os.environ.get("PYTHONPATH")])])
+    to = [*way_for_others(home.folder), "env", "-C", str(root_only)]
+    ended = home.start(
+        "--uid", str(NOBODY), "--gid", str(NOBODY), "--workdir", "..", prefix=to, env={"PYTHONPATH": path}
+    )
+    assert ended.returncode == 0, ended.stderr
+    who = home.call("who")
+
+    (plants / "hang").touch()
+    wait_until(lambda: home.log.count("ready: 1 children") == 2, "it is ready once more", 40)
+
+    assert home.call("who") == who
+    home.stop()
