@@ -1,6 +1,6 @@
 """Task options: what `@app.task(…)` accepts, and how an option that is not given falls back to a setting.
 
-Called by app.py when a task is made; task.py declares the fallbacks.
+Called by app.py when a task is made; task_options.py declares the fallbacks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Task: a registered function with a name and options. Calling it runs it here, `delay` sends it to a worker.
 
 Made by `App.task`; one object per app and name. Publishing is in publishing.py, retrying in retrying.py, running
-without a worker in eager.py. The executor calls `body` with a `Context` entered (context.py).
+without a worker in eager.py, the options in task_options.py. The executor calls `body` with a `Context` entered
+(context.py).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from .calling import Parameters
 from .context import Context
 from .eager import EagerResult, run_eagerly, through_the_wire
 from .interrupts import interrupts
-from .options import FromSetting
 from .outcome_meta import fields_of, state_meta
 from .publishing import prepare
 from .retrying import RETRY_OPTIONS, RetryPlan, attach, due_at, may_retry, out_of_retries, retrying
+from .task_options import TaskOptions
 from .typed_json import dumps
 
 if TYPE_CHECKING:
@@ -38,11 +39,7 @@ R = TypeVar("R")
 HANDLERS: Final = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
 
-def _setting(name: str, *fallbacks: str) -> Any:
-    return FromSetting(name, *fallbacks)
-
-
-class Task(Generic[P, R]):
+class Task(TaskOptions, Generic[P, R]):
     """A task. Its options are attributes; those not set here or by `@app.task` come from the settings.
 
     Subclass it for handlers or other defaults and pass the class as `base=`. Any thread may call and send it.
@@ -51,48 +48,6 @@ class Task(Generic[P, R]):
     app: App
     name: str = ""
     run: Callable[..., Any]
-
-    typing: bool = True
-    queue: str | None = None
-    routing_key: str | None = None
-    priority: int | None = None
-    expires: float | timedelta | datetime | None = None
-    serializer: str = _setting("task_serializer")
-    compression: str | None = _setting("task_compression")
-    shadow_name: Callable[..., str | None] | None = None
-    acks_late: bool = _setting("task_acks_late")
-    acks_on_failure_or_timeout: bool = _setting("task_acks_on_failure_or_timeout")
-    acks_on_failure: bool = _setting("task_acks_on_failure", "acks_on_failure_or_timeout")
-    acks_on_timeout: bool = _setting("task_acks_on_timeout", "acks_on_failure_or_timeout")
-    #: None and True: a run whose child died is repeated; False: it is a failure.
-    reject_on_worker_lost: bool | None = _setting("task_reject_on_worker_lost")
-    ignore_result: bool = _setting("task_ignore_result")
-    store_errors_even_if_ignored: bool = _setting("task_store_errors_even_if_ignored")
-    store_eager_result: bool = _setting("task_store_eager_result")
-    track_started: bool = _setting("task_track_started")
-    #: Whether tasks that this one sends are listed in its result as its children.
-    trail: bool = True
-    send_events: bool = True
-    time_limit: float | None = _setting("task_time_limit")
-    soft_time_limit: float | None = _setting("task_soft_time_limit")
-    max_retries: int | None = 3
-    default_retry_delay: float = 180
-    autoretry_for: tuple[type[BaseException], ...] = ()
-    dont_autoretry_for: tuple[type[BaseException], ...] = ()
-    retry_kwargs: Mapping[str, Any] = {}
-    retry_backoff: float = 0
-    retry_backoff_max: float = 600
-    retry_jitter: bool = True
-    #: Expected exceptions: logged without a traceback.
-    throws: tuple[type[BaseException], ...] = ()
-    rate_limit: Any = _setting("task_default_rate_limit")
-    rate_limit_scope: str = "worker"
-    #: Whether a `task_id` that is given is published only when no message with this id waits, is delayed or runs.
-    unique: bool = False
-    #: Seconds, counted from when it is due, after which it may be published again at the latest; None = a day.
-    unique_for: float | None = None
-    concurrency: int | None = None
-    concurrency_key: Any = None
 
     #: The overridden ones of HANDLERS: the executor calls only these.
     handlers: frozenset[str] = frozenset()

@@ -55,7 +55,7 @@ def options() -> str:
 
 
 def _default(name: str) -> str:
-    value: Any = vars(Task)[name]
+    value: Any = getattr(Task, name)
     if isinstance(value, FromSetting):
         return f"the setting `{value._setting}`"
     return "none" if value is None else f"`{value!r}`"
