@@ -23,7 +23,7 @@ from .death import Death, reason_to_replace
 from .dispatcher import Dispatcher, Seat
 from .ledger import Entry, Ledger, State
 from .settler import Settler
-from .suspects import MAX_CRASHES
+from .suspects import MAX_CRASHES, end_crashed
 
 logger = logging.getLogger("qworker.worker")
 
@@ -304,13 +304,8 @@ class Outcomes:
         if retried:
             self._tally.recovered("child_lost", 1)
             self._settler.requeue(entry, crashed=True)
-            return
-        if lost.meta is not None:
-            self._settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
-        if lost.action is Action.ACK:
-            self._settler.ack(entry)
         else:
-            self._settler.reject(entry, "crashed", lost.details)
+            end_crashed(entry, lost, self._settler)
 
     def _note(self, entry: Entry, ending: Ending) -> None:
         self._tally.noted(identify(entry.delivery.raw).task, entry.delivery.queue, ending)

@@ -14,7 +14,7 @@ from typing import Final
 from ..core import log_events, logs
 from ..core.errors import WorkerLostError
 from ..results import StoredResult
-from ..tasks import Action, lost_outcome
+from ..tasks import Action, Outcome, lost_outcome
 from .ledger import Entry, Ledger
 from .settler import Settler
 
@@ -57,10 +57,15 @@ def judge(entry: Entry, settler: Settler, final_tasks: Container[str]) -> bool:
         most=MAX_CRASHES,
         fate="not run again" if is_final else "dead-lettered",
     )
+    end_crashed(entry, lost, settler)
+    return True
+
+
+def end_crashed(entry: Entry, lost: Outcome, settler: Settler) -> None:
+    """Settle what has crashed for the last time: as a failure, or as a dead letter."""
     if lost.meta is not None:
         settler.result(entry, StoredResult(lost.task_id, lost.meta, False))
-    if is_final:
+    if lost.action is Action.ACK:
         settler.ack(entry)
     else:
         settler.reject(entry, "crashed", lost.details)
-    return True
