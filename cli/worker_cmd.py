@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from ..core import log_events, logs
+from ..core.errors import ConfigError
 from ..core.log_sinks import file_of, fill
 from ..daemon import Wish, settled
 from ..monitor import endpoint
@@ -24,7 +26,7 @@ def start(ctx: click.Context) -> int:
     """Run the worker; returns its exit code."""
     options = _options(ctx.params, ctx)
     with settled(_wish(ctx.params, options)) as caller:
-        configure_logs(options)
+        options = _with_logs(options, ctx.obj)
         for name in ineffective(ctx):
             _say_without_effect(name)
         _warn_of_variables(ctx)
@@ -69,6 +71,23 @@ def _options(given: dict[str, Any], ctx: click.Context) -> WorkerOptions:
         create_missing_queues=given["create_missing_queues"],
         burst=given["burst"],
     )
+
+
+def _with_logs(options: WorkerOptions, image: Image | None) -> WorkerOptions:
+    """The options with logs as they can be had. Raises ConfigError, but not in an image that has replaced another.
+
+    That one is no new start, which somebody looks at: it writes where its process wrote before.
+    """
+    try:
+        configure_logs(options)
+    except ConfigError as error:
+        if image is None or not image.legacy.replaced_at:
+            raise
+        options = replace(options, logfile=None)
+        configure_logs(options)
+        text = f"{error}: lines go to standard error"
+        logs.event(logger, logging.WARNING, log_events.LOG_NOT_REOPENED, text=text)
+    return options
 
 
 def _folder(ctx: click.Context) -> str:

@@ -88,3 +88,21 @@ def test_it_finds_its_folder_although_it_was_told_from_one_of_root_alone(home: B
 
     assert home.call("who") == who
     home.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_log_that_was_moved_away_from_a_closed_folder_is_written_on(home: Background) -> None:
+    plants = plant(home)
+    path = os.pathsep.join([str(plants), *filter(None, [os.environ.get("PYTHONPATH")])])
+    drop = ["--uid", str(NOBODY), "--gid", str(NOBODY)]
+    ended = home.start(*drop, prefix=way_for_others(home.folder), env={"PYTHONPATH": path})
+    assert ended.returncode == 0, ended.stderr
+    moved = home.log_path.rename(home.folder / "w.log.1")
+
+    (plants / "hang").touch()
+    wait_until(lambda: moved.read_text().count("ready: 1 children") == 2, "it is ready once more", 40)
+
+    assert "cannot be opened: Permission denied: lines go to standard error" in moved.read_text()
+    home.call("say", "--args", '["heard"]')
+    wait_until(lambda: "heard" in moved.read_text(), "a child writes there, too")
+    home.stop()
