@@ -18,7 +18,7 @@ from typing import Final
 
 from ..core import log_events, logs
 from ..core.errors import ConfigError
-from .address import LONGEST_PATH, file_name, folders, make_folder
+from .address import LONGEST_PATH, SUFFIX, file_name, folders, make_folder
 from .client import is_live
 
 logger = logging.getLogger("qworker.monitor")
@@ -55,6 +55,7 @@ def own_socket(node: str) -> OwnSocket | None:
                 break
             try:
                 with _locked(folder):
+                    _sweep(folder, node)
                     return OwnSocket(_listen(path), path)
             except FileExistsError:
                 sentence = "another worker here is called {node}: -n gives this one a name of its own"
@@ -71,6 +72,18 @@ def own_socket(node: str) -> OwnSocket | None:
         folders=", ".join(folders()),
     )
     return None
+
+
+def _sweep(folder: str, node: str) -> None:
+    """Remove what killed workers of this name have left behind: nobody else would ever use their process ids again."""
+    head = f"{file_name(node).removesuffix(SUFFIX)}-"
+    for name in os.listdir(folder):
+        number = name.removeprefix(head).removesuffix(SUFFIX)
+        if name == f"{head}{number}{SUFFIX}" and number.isdigit():
+            path = os.path.join(folder, name)
+            if not is_live(path):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
 
 def bind_unix(path: str) -> OwnSocket:

@@ -47,6 +47,16 @@ def test_two_workers_of_one_name_have_sockets_of_their_own(shop: Shop, runtime_d
     assert f"-{second.pid}.sock" in second.log
 
 
+def test_what_a_killed_second_worker_of_a_name_left_behind_is_removed(shop: Shop, runtime_dir: Path) -> None:
+    first = shop.worker("-c", "1", "-Q", "hipri", "-n", "twin@here")
+    second = shop.worker("-c", "1", "-Q", "hipri", "-n", "twin@here")
+    second.signal(signal.SIGKILL)
+    second.wait()
+    first.stop()
+    shop.worker("-c", "1", "-Q", "hipri", "-n", "twin@here")
+    assert [found.name for found in (runtime_dir / "qworker").iterdir()] == ["twin@here.sock"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "localhost:{port}", "unix:{folder}/own.sock"])
 def test_http_says_where_to_listen(shop: Shop, runtime_dir: Path, address: str) -> None:
     port = free_port()
