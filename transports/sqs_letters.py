@@ -1,6 +1,6 @@
 """What is sent of a message that we hold: the message anew with our counters, its dead letter, its name for the log.
 
-Called by settling. Pure functions.
+Called by settling and for bad messages (sqs_bad.py). Pure functions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from .base import Rejection
 from .sqs_claims import Claim
 from .sqs_wire import ATTEMPTS, CRASHES, MOST_ATTRIBUTES, Attributes, Entry, delay_s, number, text, weight_of
 
+#: A message that has been received so often is sent anew when it is given back, so that its count starts again.
+REFRESH_AT: Final = 5
 _MOST_DETAILS: Final = 4096
 
 

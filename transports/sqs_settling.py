@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,9 +16,10 @@ from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import ConfigError, MessageError, QWorkerError
 from .base import Envelope, Rejection
+from .sqs_bad import BadMessages, Remembered
 from .sqs_claims import Claim, Claims, visibility
 from .sqs_errors import Trouble
-from .sqs_letters import anew, id_of, is_listed, letter, named
+from .sqs_letters import REFRESH_AT, anew, id_of, is_listed, named
 from .sqs_ops import DELETE, SEND, VISIBILITY, Op, Result
 from .sqs_outbox import Outbox
 from .sqs_payloads import Payloads
@@ -29,24 +29,18 @@ from .sqs_wire import CRASHES, MOST_DELAY_S, Entry, entry_of
 
 logger = logging.getLogger("qworker.transports")
 
-#: A message that has been received so often is sent anew when it is given back, so that its count starts again …
-REFRESH_AT: Final = 5
-#: … and one whose count grows all the same takes its workers down: it is dead. FIFO messages cannot be sent anew.
+#: One whose count of receives grows although it is sent anew (REFRESH_AT) takes its workers down: it is dead. FIFO
+#: messages cannot be sent anew.
 LETHAL_AT: Final = 10
 LETHAL_FIFO_AT: Final = 20
 #: What the worker takes for the last crash (worker/suspects.py).
 _ENOUGH: Final = 3
-#: Why a run's message is given back to be tried again (tasks/run.py): no bad message.
-_FAILED: Final = "failed"
-#: A bad message that nobody wants is hidden for so long at a time.
-HIDDEN_S: Final = 11 * 3600
 #: Early messages that are parked by their visibility, because all of a queue's flights are limited.
 MOST_PARKED: Final = 10_000
 #: What a long poll has just brought is ours for so long at least, although nobody knows since when.
 _HANDED_OUT_S: Final = 1.0
 #: A parked message must come back so long before its queue forgets it.
 _RETENTION_MARGIN_S: Final = 3600
-_MOST_REMEMBERED: Final = 10_000
 
 
 #: What follows a task, ready to be sent.
@@ -71,16 +65,16 @@ class Settling:
         self._claims = claims
         self._outbox = outbox
         self._payloads = payloads
-        self._dead_letter_queue: str | None = options.get("dead_letter_queue")
         self._is_plain = not options.get("sqs_base64_encoding", True)
         self._ready = ready
         self._again = again
         self._boottime = SystemClock().boottime
         self._lock = threading.Lock()
         self._parked: list[float] = []
-        # Message ids that are not to be run again here: bad ones, and those that are done and come a second time.
-        self._bad: OrderedDict[str, str] = OrderedDict()  # with the reason
-        self._done: OrderedDict[str, str] = OrderedDict()
+        self._bad = BadMessages(
+            directory, outbox, options, hide=self._hide, delete=lambda claim: self._delete(claim, is_urgent=True)
+        )
+        self._done = Remembered()  # which may come a second time
         self.late = 0  # acks whose claim had ended
 
     # ---- received ----
@@ -89,7 +83,7 @@ class Settling:
         """Judge what was received: what was found bad before goes back, what seems lethal counts as crashed."""
         good = []
         for claim in claims:
-            if claim.received.id in self._done:
+            if claim in self._done:
                 logs.say(
                     logger,
                     logging.INFO,
@@ -99,8 +93,8 @@ class Settling:
                 )
                 self._delete(claim)
                 continue
-            if claim.received.id in self._bad:
-                self._dismiss(claim)
+            if claim in self._bad:
+                self._bad.dismiss(claim)
                 continue
             lethal_at = LETHAL_FIFO_AT if claim.queue.is_fifo else LETHAL_AT
             if claim.received.receives >= lethal_at and not claim.queue.traits.max_receives and not is_listed(claim):
@@ -153,7 +147,7 @@ class Settling:
 
     def deleted(self, claim: Claim) -> None:
         """SQS has confirmed."""
-        self._note(self._done, claim)
+        self._done.note(claim)
         if claim.is_acked:
             self._payloads.acked(claim)
         self._ready(self._claims.leave(claim))
@@ -178,40 +172,8 @@ class Settling:
             self._send_anew(claim, wait_s)
 
     def reject(self, rejection: Rejection, claim: Claim) -> None:
-        """To the dead letters: by the queue's redrive policy, else to the option's queue, else out of sight."""
-        traits, backoff = claim.queue.traits, claim.queue.backoff
-        if rejection.reason == _FAILED and is_listed(claim):
-            runs = claim.attempts + claim.received.receives
-            wait_s = backoff.wait_s(runs)
-            logs.say(
-                logger,
-                logging.INFO,
-                log_events.BACKOFF,
-                "{claim} has failed for the {runs}. time: again in {wait_s:g} s",
-                claim=named(claim),
-                runs=runs,
-                wait_s=wait_s,
-            )
-            self._hide(claim, wait_s)
-        elif traits.max_receives:
-            logs.say(
-                logger,
-                logging.ERROR,
-                log_events.LEFT_TO_REDRIVE,
-                "{claim} is left to the redrive policy of its queue (receive {receives} of {most}): {reason}",
-                claim=named(claim),
-                receives=claim.received.receives,
-                most=traits.max_receives,
-                reason=rejection.reason,
-            )
-            if rejection.reason != _FAILED:
-                self._note(self._bad, claim, rejection.reason)
-            self._hide(claim, 0)
-        elif self._dead_letter_queue:
-            self._bury(claim, rejection)
-        else:
-            self._note(self._bad, claim, rejection.reason)
-            self._put_out_of_sight(claim, rejection.reason)
+        """To the dead letters, or where else its queue has bad messages go (sqs_bad.py)."""
+        self._bad.reject(rejection, claim)
 
     def _refuse_successor(self, claim: Claim, error: object) -> None:
         """What a task starts must not get lost: its own message becomes the dead letter that tells of it."""
@@ -302,46 +264,12 @@ class Settling:
         certain = self._boottime() + _HANDED_OUT_S
         return lambda: max(claim.until, certain)
 
-    def _bury(self, claim: Claim, rejection: Rejection) -> None:
-        claim.is_settling = True
-        try:
-            queue = self._directory.find(str(self._dead_letter_queue))
-        except QWorkerError as error:
-            logs.say(
-                logger,
-                logging.ERROR,
-                log_events.DEAD_HIDDEN,
-                "{error}; {claim} is hidden instead",
-                error=error,
-                claim=named(claim),
-            )
-            self._hide(claim, HIDDEN_S)
-            return
-        entry = letter(claim, rejection, is_fifo=queue.is_fifo)
-
-        def sent(result: Result) -> None:
-            if result is None:
-                self._delete(claim, is_urgent=True)
-            else:
-                logs.say(
-                    logger,
-                    logging.ERROR,
-                    log_events.DEAD_HIDDEN,
-                    "{claim} could not be sent to {queue} ({error}): it is hidden",
-                    claim=named(claim),
-                    queue=queue.name,
-                    error=result,
-                )
-                self._hide(claim, HIDDEN_S)
-
-        self._put(Op(SEND, queue, entry, sent, is_urgent=True))
-
     def _delete(self, claim: Claim, *, is_urgent: bool = False) -> None:
         def done(result: Result) -> None:
             if result is None or result is Trouble.MISSING:  # the queue is gone, and the message with it
                 self.deleted(claim)
                 return
-            self._note(self._done, claim)
+            self._done.note(claim)
             self._late(claim, result)
 
         # In a group others wait for it.
@@ -361,33 +289,6 @@ class Settling:
             why=why,
         )
         self.give_back(self._claims.give_up(claim))
-
-    def _dismiss(self, claim: Claim) -> None:
-        """It is known to be bad: back to its redrive policy, ever later, or out of sight again."""
-        rounds = claim.received.receives
-        if claim.queue.traits.max_receives:
-            self._hide(claim, 0.0 if rounds < REFRESH_AT else min(rounds, 60))
-        else:
-            self._put_out_of_sight(claim, self._bad.get(claim.received.id, "bad"))
-
-    def _put_out_of_sight(self, claim: Claim, why: str) -> None:
-        logs.say(
-            logger,
-            logging.ERROR,
-            log_events.DEAD_HIDDEN,
-            "{claim} cannot run ({reason}): it is hidden for {hours} h at a time, because its queue has no "
-            "redrive policy and no dead_letter_queue is set",
-            claim=named(claim),
-            reason=why,
-            hours=HIDDEN_S // 3600,
-        )
-        self._hide(claim, HIDDEN_S)
-
-    def _note(self, ids: OrderedDict[str, str], claim: Claim, why: str = "") -> None:
-        with self._lock:
-            ids[claim.received.id] = why
-            while len(ids) > _MOST_REMEMBERED:
-                ids.popitem(last=False)
 
     def _send_of(self, envelope: Envelope, parent: Claim) -> tuple[Queue, Entry]:
         queue = self._directory.find(envelope.queue)
