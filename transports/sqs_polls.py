@@ -13,7 +13,6 @@ thread polls one queue at a time. The rules, all of them in `_next_poll`:
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Final
 from ..core import log_events, logs
 from ..core.clock import SystemClock
 from ..core.errors import QWorkerError, TransportError
+from .sqs_bell import Bell
 from .sqs_claims import Claim, Claims
 from .sqs_clients import Clients
 from .sqs_errors import SqsRefusal, Trouble
@@ -86,29 +86,25 @@ class Polls:
         self.has_polled = False  # whether any poll has ever been answered
         self._is_stopped = True
         self._is_closed = False
-        self._pipe: tuple[int, int] | None = None
-        self._pipe_lock = threading.Lock()
+        self._bell = Bell()
         self._short_s = min(SHORT_S, lease_s)
 
     # ---- the consumer's side ----
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when something has come."""
-        if self._pipe is None:
-            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            with self._cond:
-                has_come = any(lane.buffer for lane in self._lanes.values())
-            if has_come:  # when nobody could be woken
-                self.wake()
-        return self._pipe[0]
+        if self._bell.is_hung:
+            return self._bell.fileno()
+        fd = self._bell.fileno()
+        with self._cond:
+            has_come = any(lane.buffer for lane in self._lanes.values())
+        if has_come:  # when nobody could be woken
+            self.wake()
+        return fd
 
     def drain(self) -> None:
         """Forget what made it readable."""
-        try:
-            while os.read(self.fileno(), 4096):
-                pass
-        except BlockingIOError:
-            pass
+        self._bell.drain()
 
     def watch(self, queues: Sequence[Queue]) -> None:
         """Poll these queues from now on, and no others."""
@@ -183,12 +179,7 @@ class Polls:
 
     def wake(self) -> None:
         """Make the descriptor readable."""
-        with self._pipe_lock:
-            if self._pipe is not None:
-                try:
-                    os.write(self._pipe[1], b"x")
-                except OSError:  # full: it is readable already
-                    pass
+        self._bell.ring()
 
     def close(self, grace_s: float, most_s: float) -> None:
         """End the threads. Long polls are waited for `grace_s`, then abandoned.
@@ -206,10 +197,7 @@ class Polls:
                 if left_s <= 0:
                     break
                 self._cond.wait(left_s)
-        with self._pipe_lock:
-            pipe, self._pipe = self._pipe, None
-        for fd in pipe or ():
-            os.close(fd)
+        self._bell.close()
 
     # ---- the threads ----
 
