@@ -21,6 +21,7 @@ Render = Callable[[LogRecord], str]
 _PLAIN: Final = re.compile(r"[^\x00-\x20\"=\\\x7f]+").fullmatch
 _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _RESET: Final = "\x1b[0m"
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # What every record has; anything else came with `extra=` and belongs into a structured line.
 _STANDARD: Final = frozenset(vars(LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
@@ -85,7 +86,10 @@ def _text_renderer(context: Context, colour: bool, stamped: bool) -> Render:
         task = _task_of(record, context)
         about = f"{task[0]}[{task[1]}]: " if task else ""
         time_of_day = f"{stamp(record.created)},{int(record.msecs):03d}: " if stamped else ""
-        line = f"[{time_of_day}{record.levelname}/{context.process}] {about}{record.getMessage()}{_trouble(record)}"
+        text = record.getMessage() + _trouble(record)
+        if isinstance(record.msg, Event):
+            text = _tame(text)
+        line = f"[{time_of_day}{record.levelname}/{context.process}] {about}{text}"
         start = _COLOURS.get(record.levelname) if colour else None
         return f"{start}{line}{_RESET}" if start else line
 
@@ -173,6 +177,11 @@ def _trouble(record: LogRecord) -> str:
     if record.stack_info:
         text += "\n" + record.stack_info
     return text
+
+
+def _tame(text: str) -> str:
+    """A task's traceback may quote what a stranger has sent: no terminal shall obey it. The user's lines are his own."""
+    return text if text.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class _Seconds:

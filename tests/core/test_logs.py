@@ -137,6 +137,15 @@ def test_an_exception_is_part_of_its_line(log: Callable[..., Path], tmp_path: Pa
     assert "ValueError: bad thing" in json.loads((tmp_path / "j.log").read_text())["exception"]
 
 
+def test_what_an_event_quotes_commands_no_terminal(log: Callable[..., Path]) -> None:
+    path = log()
+    logs.event(LOGGER, logging.ERROR, "task-failed", text="it raised\n  ValueError: \x1b]0;gotcha\x07\r\ttail")
+    LOGGER.info("a user's \x1b[1mown\x1b[0m line")
+    text = path.read_text()
+    assert "it raised\n  ValueError: \\x1b]0;gotcha\\x07\\x0d\ttail\n" in text
+    assert "\x1b[1mown" in text
+
+
 def test_lines_of_a_running_task_name_it(log: Callable[..., Path]) -> None:
     path = log()
     logs.set_task_info(lambda: ("shop.charge", "t1"))
