@@ -180,7 +180,7 @@ def _trouble(record: LogRecord) -> str:
 
 
 def _tame(text: str) -> str:
-    """A task's traceback may quote what a stranger has sent: no terminal shall obey it. The user's lines are his own."""
+    """A task's traceback may quote what a stranger has sent: no terminal shall obey it. Users' lines are theirs."""
     return text if text.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
