@@ -69,8 +69,10 @@ def _fill_standard() -> None:
 
 
 def _wait_as_command(guard: int) -> NoReturn:
-    _pass_on_to(guard)
-    os._exit(_exit_code(guard))
+    cancelled_by = _pass_on_to(guard)
+    code = _exit_code(guard)
+    # A worker that drained has ended well, but nobody works in the background.
+    os._exit(128 + cancelled_by[0] if cancelled_by and not code else code)
 
 
 def _guard(worker: int, pipe: int) -> NoReturn:
@@ -88,14 +90,19 @@ def _guard(worker: int, pipe: int) -> NoReturn:
     os._exit(code)
 
 
-def _pass_on_to(pid: int) -> None:
+def _pass_on_to(pid: int) -> list[int]:
+    """Have who cancels this process cancel that one; returns the signals by which it has been, so far."""
+    cancelled_by: list[int] = []
+
     def cancel(number: int, frame: FrameType | None) -> None:
+        cancelled_by.append(number)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
 
     for number in _CANCEL:
         signal.signal(number, cancel)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _CANCEL)
+    return cancelled_by
 
 
 def _exit_code(pid: int) -> int:

@@ -83,7 +83,10 @@ def test_a_start_that_fails_is_told_to_the_caller_with_its_code_and_reason(
     assert not home.pidfile.exists()
 
 
-def test_why_the_start_takes_its_time_is_shown_while_it_does_and_an_interrupt_ends_it(home: Background) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_why_the_start_takes_its_time_is_shown_while_it_does_and_an_interrupt_ends_it(
+    home: Background, number: signal.Signals
+) -> None:
     command = home.command("-b", f"redis://127.0.0.1:{closed_port()}/0")
     with subprocess.Popen(command, cwd=home.folder, stderr=subprocess.PIPE, text=True) as waiting:
         assert waiting.stderr is not None
@@ -91,8 +94,8 @@ def test_why_the_start_takes_its_time_is_shown_while_it_does_and_an_interrupt_en
         assert any("attempt 1 of 100" in line for line in lines)
         pid = home.pid
         home.tree()
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(30) == 0
+        waiting.send_signal(number)
+        assert waiting.wait(30) == 128 + number, "no worker is left in the background"
     assert not psutil.pid_exists(pid)
     assert not home.pidfile.exists()
 
