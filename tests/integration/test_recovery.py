@@ -38,8 +38,7 @@ def test_a_killed_worker_s_messages_run_elsewhere_within_its_lease_and_three_sec
     wait_until(lambda: any_shop.in_flight() == 4, "the others are prefetched")
     if kept_by == "a living worker":
         any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
-    for process in reversed(doomed.tree()):
-        process.kill()
+    doomed.kill_whole()
     watch = Stopwatch()
     (any_shop.folder / "go").touch()
     if kept_by == "a later worker":
@@ -59,8 +58,7 @@ def test_a_message_that_takes_whole_workers_down_is_dead_lettered_and_its_neighb
         wait_until(lambda count=count: any_shop.ran() == ["start never"] * count, "it runs")
         wait_until(lambda: any_shop.in_flight() == 2, "its neighbour is prefetched")
         wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
-        for process in reversed(worker.tree()):
-            process.kill()
+        worker.kill_whole()
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
     wait_until(lambda: "harmless" in any_shop.ran(), "its neighbour runs")
     (letter,) = wait_until(any_shop.dead, "it is dead-lettered")
@@ -77,8 +75,7 @@ def test_a_stop_that_ends_in_a_kill_blames_no_task_however_often(any_shop: Shop)
         wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
         worker.signal(signal.SIGTERM)
         wait_until(lambda: marked(any_shop) == 0, "the broker knows of the stop")
-        for process in reversed(worker.tree()):
-            process.kill()
+        worker.kill_whole()
     (any_shop.folder / "go").touch()
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
     wait_until(lambda: "end go" in any_shop.ran(), "it has run to its end")

@@ -17,7 +17,7 @@ import redis
 from qworker.tasks.encoding import encode_task
 from qworker.transports import Envelope
 
-from support import Shop, Worker, wait_until
+from support import Shop, wait_until
 from support.chaos.scale import new_seed
 
 _MORE_TASKS = '''
@@ -75,19 +75,12 @@ def add_tasks(shop: Shop) -> None:
     shop.write((shop.folder / "shop.py").read_text() + _MORE_TASKS)
 
 
-def kill_all(worker: Worker) -> None:
-    """SIGKILL to every process of it, master first."""
-    for process in worker.tree():
-        process.kill()
-    worker.wait()
-
-
 def test_a_worker_that_is_frozen_while_it_waits_and_then_killed_takes_no_message_along(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
     for process in worker.tree():
         process.send_signal(signal.SIGSTOP)
     any_shop.task("noted").delay("here")
-    kill_all(worker)
+    worker.kill_whole()
     assert (any_shop.depth(), any_shop.in_flight()) == (1, 0)
     any_shop.worker("-c", "1", "-Q", "hipri")
     wait_until(lambda: any_shop.ran() == ["here"], "the message has run")
@@ -170,7 +163,7 @@ def test_what_follows_a_run_is_published_once_wherever_the_worker_is_killed(
         publish(any_shop, name)
         wait_until(lambda n=name: first.format(n) in " ".join(any_shop.ran()), "the first part has run")
         time.sleep(rng.uniform(0, 0.012))
-        kill_all(worker)
+        worker.kill_whole()
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
 
     def messages(text: str) -> set[str]:
@@ -243,7 +236,7 @@ def test_messages_reach_their_queue_and_come_back_to_it_without_any_binding(
         client.delete(key)
     shop.task("noted").delay("sent without bindings")
     wait_until(lambda: shop.in_flight() == 2, "both are held")
-    kill_all(worker)
+    worker.kill_whole()
     scan_as_celery(-1)
     assert (shop.in_flight(), shop.depth()) == (0, 2)
 
@@ -261,7 +254,7 @@ def test_the_ack_of_a_celery_worker_does_not_take_our_message_away(
         message.ack()
         channel.close()
     assert shop.in_flight() == 1
-    kill_all(worker)
+    worker.kill_whole()
     shop.worker("-c", "1", "-Q", "hipri", env={"TEST_LEASE": "1"})
     wait_until(lambda: shop.ran() == ["start go"] * 2, "it has come back after the kill")
     (shop.folder / "go").touch()

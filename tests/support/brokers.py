@@ -89,19 +89,27 @@ class InRedis:
 
     def places(self) -> Places:
         with self.server.client() as client:
-            keys = set(client.keys("*"))
-            lists = [key for key in keys if client.type(key) == b"list"]
-            ready = [raw for key in lists for raw in client.lrange(key, 0, -1)]
-            delayed = client.hgetall("qworker:delayed:data")
-            dead = client.hgetall("qworker:dead:data")
-            assert set(client.zrange("qworker:delayed", 0, -1)) == set(delayed)
-            assert set(client.zrange("qworker:dead", 0, -1)) == set(dead)
-            return [
-                *(("ready", raw) for raw in ready),
-                *(("delayed", _delayed_envelope(data)) for data in delayed.values()),
-                *(("inflight", raw) for raw in self._in_flight(client, keys)),
-                *(("dead", data.partition(b"\n")[2]) for data in dead.values()),
-            ]
+            # Workers may be moving messages about: nothing is written while we look from one key to the next.
+            client.execute_command("CLIENT", "PAUSE", 3000, "WRITE")
+            try:
+                return self._places(client)
+            finally:
+                client.execute_command("CLIENT", "UNPAUSE")
+
+    def _places(self, client: Any) -> Places:
+        keys = set(client.keys("*"))
+        lists = [key for key in keys if client.type(key) == b"list"]
+        ready = [raw for key in lists for raw in client.lrange(key, 0, -1)]
+        delayed = client.hgetall("qworker:delayed:data")
+        dead = client.hgetall("qworker:dead:data")
+        assert set(client.zrange("qworker:delayed", 0, -1)) == set(delayed)
+        assert set(client.zrange("qworker:dead", 0, -1)) == set(dead)
+        return [
+            *(("ready", raw) for raw in ready),
+            *(("delayed", _delayed_envelope(data)) for data in delayed.values()),
+            *(("inflight", raw) for raw in self._in_flight(client, keys)),
+            *(("dead", data.partition(b"\n")[2]) for data in dead.values()),
+        ]
 
     def _in_flight(self, client: Any, keys: set[bytes]) -> list[bytes]:
         held_keys = [key for key in keys if key.startswith(b"qworker:held:")]
