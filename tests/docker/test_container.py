@@ -53,7 +53,7 @@ def test_term_gives_running_tasks_their_time_and_ends_with_0(worker: Start, shop
     wait_until(lambda: "master soft" in container.title(), "TERM began the soft shutdown")
     (shop.folder / "go").touch()
     assert container.wait() == 0
-    assert running.get(timeout=5) == "go"
+    assert running.get(timeout=20) == "go"
 
 
 def test_without_the_image_s_variables_term_still_means_quit(worker: Start, shop: Shop) -> None:

@@ -113,11 +113,11 @@ def test_a_killed_worker_s_messages_come_back_when_its_claims_end(sqs_shop: Shop
 
 def test_a_task_longer_than_lease_and_visibility_timeout_runs_once(sqs_shop: Shop, sqs: MotoServer) -> None:
     url = f"{sqs.endpoint}/123456789012/hipri"
-    sqs.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3"})
+    sqs.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "5"})
     for _ in range(2):
-        sqs_shop.worker(env={"TEST_LEASE": "3"})
+        sqs_shop.worker(env={"TEST_LEASE": "5"})
     result = sqs_shop.task("gate").delay("open")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 11
     while time.monotonic() < deadline:
         assert sqs.counts("hipri")[0] == 0, "never visible to anybody else"
         time.sleep(0.1)
