@@ -58,6 +58,13 @@ class FakeChild:
         self.talk.close()
 
 
+def started(child: FakeChild) -> int:
+    """Start the next message of `child`, which there has to be; its number."""
+    read = child.read()
+    assert read is not None, "the child has nothing to start"
+    return read[0]
+
+
 class Memory:
     """A result store that keeps what it is told, in order."""
 
