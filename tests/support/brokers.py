@@ -19,6 +19,8 @@ from .redis_server import RedisServer
 from .waiting import wait_until
 
 Places = list[tuple[str, bytes]]
+#: A fixture that opens transports on SQS, with options.
+OpenSqs = Callable[..., "PatientTransport"]
 
 
 class Broker(Protocol):

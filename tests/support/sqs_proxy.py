@@ -85,6 +85,12 @@ class SqsProxy:
         self._thread.join()
 
 
+def hidden_for(proxy: SqsProxy) -> list[int]:
+    """For how long messages were made invisible, in order."""
+    requests = proxy.of("ChangeMessageVisibilityBatch")
+    return [entry["VisibilityTimeout"] for request in requests for entry in request.asked["Entries"]]
+
+
 class _Server(ThreadingHTTPServer):
     proxy: SqsProxy
     daemon_threads = True
