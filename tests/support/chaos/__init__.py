@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ..chaos_table import row
 from .cutter import TO_CLIENT, TO_SERVER, Cutter
+from .faults import Amnesia, Fault, Kill, Silence
 from .fleet import Fleet, Member, boottime
 from .hosts import Host, namespaces, proxied, why_no_namespaces
-from .judge import Amnesia, Fault, Kill, Run, Silence, Task, Verdict, demand_none, judge, read_book
+from .judge import Verdict, demand_none, judge
 from .load import Load
 from .office import QUEUE, Office, office_in
+from .runs import Run, Task, read_book
 from .scale import IS_LONG, new_seed, scaled
 from .storm import drain, storm, waiting_in
 from .whereabouts import on_redis, on_sqlite, on_sqs

@@ -18,8 +18,8 @@ from types import TracebackType
 import psutil
 
 from ..worker import Worker
+from .faults import Fault, Kill
 from .hosts import Host
-from .judge import Fault, Kill
 
 #: Processes of a killed worker have so long to follow it.
 SURVIVAL_S = 5.0

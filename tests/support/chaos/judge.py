@@ -1,31 +1,23 @@
 """The judge: from what was published, what ran, what was broken and where messages are now, what went wrong.
 
-Knows nothing of qworker: it reads the book (`book.py`) and the list of faults that the test has injected, and holds
-the promises against them. A run may be repeated only if a fault of the test can have cut it or its ack. Called by the
-scenarios at their end; `tests/chaos/test_judge.py` feeds it bad books.
+Knows nothing of qworker: it takes what the book says (`runs.py`) and the list of faults that the test has injected
+(`faults.py`), and holds the promises against them. A run may be repeated only if a fault of the test can have cut it
+or its ack. Called by the scenarios at their end; `tests/chaos/test_judge.py` feeds it bad books.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 from typing import Final
 
-from .book import LENGTH
-from .pulse import RECORD
+from .faults import ACK_WINDOW_S, Amnesia, CalmClock, Fault, Kill, Silence, moment_of, worker_of
+from .runs import Key, Run, Task
 
-#: A task that ended this long before its worker was killed may run again: its ack had not left yet.
-ACK_WINDOW_S: Final = 0.05
-#: On a machine where processes wait for a processor that time does not count, but no ack takes longer than this.
-LONGEST_ACK_S: Final = 1.0
 #: So many crashes put a message into the dead-letter store.
 MOST_CRASHES: Final = 3
-
-Key = tuple[str, int]
 
 
 def demand_none(*complaints: Sequence[str]) -> None:
@@ -33,117 +25,6 @@ def demand_none(*complaints: Sequence[str]) -> None:
     found = [text for some in complaints for text in some]
     if found:
         raise AssertionError(f"{len(found)} complaints:\n" + "\n".join(found))
-
-
-@dataclass(slots=True)
-class Run:
-    """One run, as the book tells it. Times are of CLOCK_BOOTTIME, the same for all processes of this host."""
-
-    key: Key
-    nonce: str
-    worker: str
-    pid: int
-    ppid: int
-    started: float
-    seen: float  # the last sign of life
-    ended: float | None = None
-    was_cut: bool = False  # left by an exception: a cold stop
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One published message. It runs once for each of `attempts` (the first and its retries)."""
-
-    id: str
-    attempts: int = 1
-    at_most_once: bool = False
-    not_before: float = 0.0
-    after: str | None = None  # a link of a chain: the task that must have ended before
-    is_certain: bool = True  # False: its publish failed, so it may be there or not
-    published: float = 0.0
-
-    @property
-    def keys(self) -> list[Key]:
-        """Each run that has to end once."""
-        return [(self.id, attempt) for attempt in range(self.attempts)]
-
-
-class CalmClock:
-    """Counts the time in which nobody waited for a processor. `pulse` are pulse.py's records, in order.
-
-    After `ack_s` of it a run has been acked: 50 ms, and what the broker takes for one request.
-    """
-
-    def __init__(self, pulse: Sequence[tuple[float, float]] = (), ack_s: float = ACK_WINDOW_S) -> None:
-        self._ack_s = ack_s
-        self._moments = [at for at, _ in pulse]
-        self._waited = [waited for _, waited in pulse]
-
-    def was_acked(self, run: Run, moment: float) -> bool:
-        """Whether `run` had ended so long before that its ack must have reached the broker."""
-        if run.ended is None or moment <= run.ended:
-            return False
-        calm_s = moment - run.ended - (self._waited_until(moment) - self._waited_until(run.ended))
-        return calm_s > self._ack_s or moment > run.ended + LONGEST_ACK_S
-
-    def _waited_until(self, moment: float) -> float:
-        """By the last record before; what comes after the last one is calm."""
-        at = bisect_right(self._moments, moment)
-        return self._waited[at - 1] if at else self._waited[0] if self._waited else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A process of a worker was killed at this moment. `pid` None means the whole worker."""
-
-    at: float
-    worker: str
-    pid: int | None = None
-
-    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
-        """Whether it hit `run`, or the worker while the ack of `run` had not left."""
-        if run.worker != self.worker or self.pid not in (None, run.pid, run.ppid):
-            return False
-        return not clock.was_acked(run, self.at)
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """A worker was cut off or stood still for so long that its lease ended: what it ran may run elsewhere too.
-
-    With `is_pause` its processes stood still from `since` on, in the middle of whatever they did.
-    """
-
-    since: float
-    until: float
-    worker: str
-    lease_s: float
-    is_pause: bool = False
-
-    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
-        """Whether `run` was under way, or not acked yet, when the lease may have ended.
-
-        The lease was renewed at most a third of it before the silence began. What starts after its end had to ask.
-        """
-        if run.worker != self.worker or self.until - self.since < self.lease_s * 2 / 3:
-            return False
-        starts_in_time = run.started <= self.since + self.lease_s
-        return starts_in_time and not clock.was_acked(run, self.since)
-
-
-@dataclass(frozen=True, slots=True)
-class Amnesia:
-    """The broker lost what it was told in this time: acks are forgotten, and so are publishes."""
-
-    since: float
-    until: float
-
-    def may_have_cut(self, run: Run, clock: CalmClock) -> bool:
-        """Whether the ack of `run` can be among what was forgotten."""
-        return run.started <= self.until and not clock.was_acked(run, self.since)
-
-
-Fault = Kill | Silence | Amnesia
 
 
 @dataclass(slots=True)
@@ -159,46 +40,6 @@ class Verdict:
     vanished: int = 0  # at-most-once messages that never ran, because their child was killed before they could
     dead: int = 0
     recovery_s: list[float] = field(default_factory=list)  # from the fault to the next run
-
-
-def read_book(path: Path) -> tuple[list[Run], list[str]]:
-    """All runs in the order of their starts, and complaints about records that make no sense."""
-    data = path.read_bytes() if path.exists() else b""
-    runs: dict[str, Run] = {}
-    complaints = [f"the book is torn: {len(data)} bytes"] if len(data) % LENGTH else []
-    for at in range(0, len(data) - len(data) % LENGTH, LENGTH):
-        record = data[at : at + LENGTH]
-        try:
-            _read(record, runs)
-        except (ValueError, KeyError, UnicodeDecodeError) as error:
-            complaints.append(f"a record makes no sense ({error!r}): {record!r}")
-    return sorted(runs.values(), key=lambda run: run.started), complaints
-
-
-def read_pulse(path: Path) -> list[tuple[float, float]]:
-    """Moments, and how long processes had waited for a processor up to then."""
-    data = path.read_bytes() if path.exists() else b""
-    return [(at, waited) for at, waited in RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size])]
-
-
-def _read(record: bytes, runs: dict[str, Run]) -> None:
-    kind, task_id, attempt, nonce, worker, pid, ppid, at = record.decode().split()
-    moment = float(at)
-    if kind == "start":
-        if nonce in runs:
-            raise ValueError("a second start of one run")
-        runs[nonce] = Run((task_id, int(attempt)), nonce, worker, int(pid), int(ppid), moment, moment)
-        return
-    run = runs[nonce]
-    if run.ended is not None or run.was_cut:
-        raise ValueError("a record of a run that has ended")
-    run.seen = moment
-    if kind == "end":
-        run.ended = moment
-    elif kind == "cut":
-        run.was_cut = True
-    elif kind != "tick":
-        raise ValueError("an unknown kind")
 
 
 def judge(
@@ -308,15 +149,15 @@ class _Case:
         self.verdict.repeated += 1
         if task.at_most_once and not isinstance(cause, Amnesia):
             self._complain(f"twice: {task.id} may run once at most: {_told(run)}, then {_told(following)}")
-        elif cause is None or _moment(cause) > following.started:
+        elif cause is None or moment_of(cause) > following.started:
             self._complain(
                 f"repeated though nothing cut it: {_told(run)}, then {_told(following)}; "
-                f"faults of that worker: {[fault for fault in self._faults if _worker(fault) == run.worker]}"
+                f"faults of that worker: {[fault for fault in self._faults if worker_of(fault) == run.worker]}"
             )
         else:
             self.verdict.in_ack_window += run.ended is not None
-            self.verdict.stretched += run.ended is not None and _moment(cause) > run.ended + ACK_WINDOW_S
-            self.verdict.recovery_s.append(following.started - _moment(cause))
+            self.verdict.stretched += run.ended is not None and moment_of(cause) > run.ended + ACK_WINDOW_S
+            self.verdict.recovery_s.append(following.started - moment_of(cause))
 
     def overlaps(self) -> None:
         """No message runs twice at the same time, unless its worker had lost its lease."""
@@ -376,12 +217,12 @@ class _Case:
         if run.was_cut:
             return Kill(run.seen, run.worker, run.pid)
         causes = [f for f in self._faults if f.may_have_cut(run, self._clock) and not self._was_told(run, f)]
-        return min(causes, key=_moment) if causes else None
+        return min(causes, key=moment_of) if causes else None
 
     def _was_told(self, run: Run, fault: Fault) -> bool:
         """Whether the master knew of this end: the child had begun its next run, and only then it was killed."""
         is_inner = isinstance(fault, Kill) and fault.pid is not None
-        return is_inner and run.ended is not None and self._next_start.get(run.nonce, inf) <= _moment(fault)
+        return is_inner and run.ended is not None and self._next_start.get(run.nonce, inf) <= moment_of(fault)
 
     def _complain(self, text: str) -> None:
         self.verdict.complaints.append(text)
@@ -397,14 +238,6 @@ def _next_starts(runs: Sequence[Run]) -> dict[str, float]:
             found[before.nonce] = run.started
         last[run.worker, run.pid] = run
     return found
-
-
-def _worker(fault: Fault) -> str | None:
-    return None if isinstance(fault, Amnesia) else fault.worker
-
-
-def _moment(fault: Fault) -> float:
-    return fault.at if isinstance(fault, Kill) else fault.since
 
 
 def _told(run: Run) -> str:

@@ -10,7 +10,7 @@ from qworker import App, chain
 from qworker.core.errors import TransportError
 
 from .fleet import boottime
-from .judge import Task
+from .runs import Task
 
 KINDS: Final = {"plain": 60, "retried": 10, "chained": 10, "delayed": 10, "once": 10}
 

@@ -13,7 +13,9 @@ from typing import Any
 from qworker import App
 
 from ..waiting import wait_until
-from .judge import ACK_WINDOW_S, Fault, Run, Task, Verdict, judge, read_book, read_pulse
+from .faults import ACK_WINDOW_S, Fault
+from .judge import Verdict, judge
+from .runs import Run, Task, read_book, read_pulse
 from .whereabouts import Whereabouts
 
 _SOURCES = Path(__file__).parent
