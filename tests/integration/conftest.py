@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import redis as redis_client
 
-from support import RedisServer, Shop
+from support import RedisServer, Shop, shops_in
 from support.moto_server import MotoServer
 
 
 @pytest.fixture
 def shop_on(tmp_path: Path) -> Iterator[Callable[[str, str], Shop]]:
-    with ExitStack() as stack:
-        shops: list[Shop] = []
-
-        def make(broker: str, backend: str) -> Shop:
-            shops.append(Shop(tmp_path, broker, backend, stack))
-            return shops[-1]
-
+    with shops_in(tmp_path) as make:
         yield make
-        for shop in shops:
-            shop.app.close()
-        sys.modules.pop("shop", None)
 
 
 @pytest.fixture

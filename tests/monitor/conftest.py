@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from support import RedisServer, Shop
+from support import RedisServer, Shop, shops_in
 from support.moto_server import MotoServer
 
 
@@ -26,17 +24,8 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def shop_on(tmp_path: Path, runtime_dir: Path) -> Iterator[Callable[[str], Shop]]:
-    with ExitStack() as stack:
-        shops: list[Shop] = []
-
-        def make(broker: str) -> Shop:
-            shops.append(Shop(tmp_path, broker, f"sqlite:///{tmp_path}/results.db", stack))
-            return shops[-1]
-
-        yield make
-        for shop in shops:
-            shop.app.close()
-        sys.modules.pop("shop", None)
+    with shops_in(tmp_path) as make:
+        yield lambda broker: make(broker, f"sqlite:///{tmp_path}/results.db")
 
 
 @pytest.fixture

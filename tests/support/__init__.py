@@ -1,4 +1,4 @@
-"""What several rooms' tests share. Shop and Worker load when they are asked for: they need the whole package."""
+"""What several rooms' tests share. Shops and Worker load when they are asked for: they need the whole package."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .redis_server import RedisServer
 from .waiting import wait_until
 
 if TYPE_CHECKING:
-    from .shop import Shop
+    from .shop import Shop, shops_in
     from .worker import Worker
 
-__all__ = ["RedisServer", "Shop", "Worker", "wait_until"]
+__all__ = ["RedisServer", "Shop", "Worker", "shops_in", "wait_until"]
 
-_LAZY = {"Shop": ".shop", "Worker": ".worker"}
+_LAZY = {"Shop": ".shop", "Worker": ".worker", "shops_in": ".shop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ import importlib.util
 import json
 import sqlite3
 import sys
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,19 @@ class Shop:
             self._transport.connect()
             self._stack.callback(self._transport.close)
         return self._transport
+
+
+@contextmanager
+def shops_in(folder: Path) -> Iterator[Callable[[str, str], Shop]]:
+    """What makes a shop on (broker, backend) in this folder; the workers of all of them end with the block."""
+    with ExitStack() as stack:
+        shops: list[Shop] = []
+
+        def make(broker: str, backend: str) -> Shop:
+            shops.append(Shop(folder, broker, backend, stack))
+            return shops[-1]
+
+        yield make
+        for shop in shops:
+            shop.app.close()
+        sys.modules.pop("shop", None)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from support import RedisServer, Shop
+from support import RedisServer, Shop, shops_in
 from support.notify_socket import NotifySocket
 
 
 @pytest.fixture
 def shop_on(tmp_path: Path) -> Iterator[Callable[[str], Shop]]:
-    with ExitStack() as stack:
-        shops: list[Shop] = []
-
-        def make(url: str) -> Shop:
-            shops.append(Shop(tmp_path, url, url, stack))
-            return shops[-1]
-
-        yield make
-        for shop in shops:
-            shop.app.close()
-        sys.modules.pop("shop", None)
+    with shops_in(tmp_path) as make:
+        yield lambda url: make(url, url)
 
 
 @pytest.fixture
