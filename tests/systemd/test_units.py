@@ -113,7 +113,7 @@ def test_what_lies_in_a_home_or_in_tmp_is_shown_to_the_service() -> None:
     assert values(service(), "ProtectHome") == ["yes"]
     assert values(service(), "PrivateTmp") == ["yes"]
     assert values(service(workdir="/home/me/shop"), "ProtectHome") == ["read-only"]
-    assert values(service(interpreter="/root/.pyenv/bin/python"), "ProtectHome") == ["read-only"]
+    assert values(service(interpreter="/home/me/venv/bin/python"), "ProtectHome") == ["read-only"]
     assert values(service(bin_folder="/tmp/venv/bin"), "PrivateTmp") == ["no"]
 
 
