@@ -117,6 +117,7 @@ def test_a_task_longer_than_lease_and_visibility_timeout_runs_once(sqs_shop: Sho
     for _ in range(2):
         sqs_shop.worker(env={"TEST_LEASE": "5"})
     result = sqs_shop.task("gate").delay("open")
+    wait_until(lambda: sqs_shop.ran() == ["start open"], "it runs")
     deadline = time.monotonic() + 11
     while time.monotonic() < deadline:
         assert sqs.counts("hipri")[0] == 0, "never visible to anybody else"
