@@ -15,7 +15,8 @@ from typing import Any, Final
 #: Shorter ones would turn up in words that are no secret.
 _SHORTEST: Final = 6
 _WORDS: Final = re.compile(r"passw|passphrase|secret|token|credential|access_key|private_key", re.IGNORECASE)
-_IN_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/'\"<>@:]*):([^\s'\"<>]*)@", re.IGNORECASE)
+#: Without the scheme before it, and not over the next `://`: each letter is looked at once, however long the text is.
+_IN_URL: Final = re.compile(r"(://[^\s/'\"<>@:]*):((?:(?!://)[^\s'\"<>])*)@")
 #: What AWS's own libraries read.
 _VARIABLES: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _MARK: Final = "**"
@@ -28,7 +29,7 @@ def scrub(text: str) -> str:
     for secret in _known:
         if secret in text:
             text = text.replace(secret, _MARK)
-    return _IN_URL.sub(rf"\1\2:{_MARK}@", text) if "@" in text and "://" in text else text
+    return _IN_URL.sub(rf"\1:{_MARK}@", text) if "@" in text and "://" in text else text
 
 
 def learn(settings: Mapping[str, Any]) -> None:

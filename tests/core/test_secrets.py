@@ -22,6 +22,14 @@ def test_passwords_in_urls_are_hidden_without_being_known() -> None:
         "broker='redis://:**@h:1/0', twice rediss://u:**@h"
     )
     assert scrub("mail to a@b about http://h/x") == "mail to a@b about http://h/x"
+    assert scrub("sentinel://:a-one@h1;sentinel://:b@two@h2") == "sentinel://:**@h1;sentinel://:**@h2"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ["x" * 400_000 + " http://h/ a@b", "@" + "a://a:" * 60_000])
+def test_a_long_text_is_looked_through_once(text: str) -> None:
+    # Were it looked through again from each of its letters, this would take hours, or minutes.
+    assert scrub(text) == text
 
 
 def test_what_settings_hold_is_hidden_however_it_is_written() -> None:
