@@ -7,6 +7,7 @@ A renderer is a function from a record to a line without its end. The speed matt
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import traceback
@@ -25,6 +26,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # What every record has; anything else came with `extra=` and belongs into a structured line.
 _STANDARD: Final = frozenset(vars(LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+#: Names of a structured line that it does not take from a record: what came with `extra=` must not hide a level.
+_OURS: Final = frozenset({"ts", "level", "logger", "pid", "event", "task", "id", "exception"})
 
 
 class Event:
@@ -118,8 +121,16 @@ def _coloured(render: Render) -> Render:
 
 def _json_renderer(context: Context) -> Render:
     fields = _field_reader(context)
-    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
-    return lambda record: encode(dict(fields(record)))
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=repr).encode
+
+    def render(record: LogRecord) -> str:
+        found = dict(fields(record))
+        try:
+            return encode(found)
+        except (TypeError, ValueError, RecursionError):  # what JSON has no word for, came with `extra=`
+            return encode({key: _plain(value) for key, value in found.items()})
+
+    return render
 
 
 def _logfmt_renderer(context: Context) -> Render:
@@ -159,7 +170,13 @@ def _message_fields(record: LogRecord) -> Iterator[tuple[str, Any]]:
     yield "message", record.getMessage()
     for key, value in vars(record).items():
         if key not in _STANDARD:
-            yield key, value
+            yield (f"{key}_" if key in _OURS else key), value
+
+
+def _plain(value: Any) -> Any:
+    """The value, or its text if it is not plain, or a float that is no number."""
+    is_plain = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else repr(value)
 
 
 def _task_of(record: LogRecord, context: Context) -> tuple[str, str] | None:
