@@ -109,7 +109,12 @@ def _check(request: Request, rules: Rules) -> None:
 
 def _is_ours(host: str, hosts: frozenset[str]) -> bool:
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    return name.lower() in hosts or is_loopback(name)
+    return name.lower() in hosts or (_is_address(name) and is_loopback(name))
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is a number and no name: anybody can own one that begins like a number (127.0.0.1.example.org)."""
+    return ":" in name or name.replace(".", "").isdigit()
 
 
 def _has_token(request: Request, token: str) -> bool:

@@ -142,7 +142,8 @@ def test_a_page_of_the_web_cannot_read_what_listens_on_loopback(shop: Shop) -> N
     port = free_port()
     shop.worker("-c", "1", "-Q", "hipri", "--http", f"127.0.0.1:{port}")
     place = Place(host="127.0.0.1", port=port)
-    assert raw(place, GET % b"Host: evil.example\r\n").startswith(b"HTTP/1.1 403 ")
+    for host in (b"evil.example", b"127.0.0.1.evil.example:%d" % port):
+        assert raw(place, GET % b"Host: %s\r\n" % host).startswith(b"HTTP/1.1 403 ")
     for host in (b"localhost", b"127.0.0.1:%d" % port, b"[::1]:80"):
         assert raw(place, GET % b"Host: %s\r\n" % host).startswith(b"HTTP/1.1 200 ")
 
