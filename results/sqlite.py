@@ -10,21 +10,16 @@ may take the last commits, but never an earlier one without the later ones. In a
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from ..core.errors import ResultStoreError
-from ..core.sqlite_begin import begin
+from ..core.sqlite_file import SqliteFile
 from .base import SettingsLike, StoredResult
 from .expiry import expiry_from
 from .meta import compress, decompress, is_ready, status_of
-
-_T = TypeVar("_T")
 
 #: How long another process may hold the file, unless `result_backend_transport_options` has a `socket_timeout`: a
 #: worker cuts it to what its lease allows, because the same thread renews that.
@@ -53,22 +48,20 @@ _PURGE: Final = """
 DELETE FROM qworker_results WHERE rowid IN (SELECT rowid FROM qworker_results WHERE expires <= ? LIMIT ?)
 """
 
-# A connection must not be used, or even closed, in a process forked from the one that opened it
-# (sqlite.org/howtocorrupt.html, 2.6); those that a fork brought along are kept here so that they are never finalised.
-_inherited: Final[list[sqlite3.Connection]] = []
-
 
 class SqliteResultStore:
     """A ResultStore in one file. One thread at a time; after a fork the child gets a connection of its own."""
 
     def __init__(self, path: str, settings: SettingsLike) -> None:
-        self._path = os.path.abspath(path)  # the process may change its working directory between two connections
         self._expiry = expiry_from(settings)
         self._compression = settings.get("result_compression")
         options = settings.get("result_backend_transport_options") or {}
-        self._lock_wait_s: float = options.get("socket_timeout") or _LOCK_WAIT_S
-        self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        self._file = SqliteFile(
+            path,
+            lock_wait_s=options.get("socket_timeout") or _LOCK_WAIT_S,
+            prepare=_prepare,
+            trouble=lambda what: ResultStoreError(f"the result store {what}"),
+        )
         self._next_purge = 0.0
 
     def prepare(self) -> None:
@@ -76,18 +69,18 @@ class SqliteResultStore:
 
     def connect(self) -> None:
         """Open the file, and create it and the table if need be."""
-        self.close()
-        self._attempt(lambda db: None)
+        self._file.close()
+        self._file.read(lambda db: None)
 
     def store(self, results: Sequence[StoredResult]) -> None:
         """Write all of them in one transaction; a stored SUCCESS stays unless a newer SUCCESS comes."""
         now = time.time()
         rows = [self._row(result, now) for result in results]
-        self._attempt(lambda db: self._write(db, rows, now))
+        self._file.write(lambda db: self._write(db, rows, now))
 
     def fetch(self, task_id: str) -> bytes | None:
         """The stored meta, or None."""
-        row = self._attempt(lambda db: db.execute(_FETCH, (_key(task_id), time.time())).fetchone())
+        row = self._file.read(lambda db: db.execute(_FETCH, (_key(task_id), time.time())).fetchone())
         return decompress(row[0]) if row else None
 
     def wait(self, task_id: str, timeout_s: float | None) -> bytes | None:
@@ -108,18 +101,11 @@ class SqliteResultStore:
 
     def forget(self, task_id: str) -> None:
         """Delete the stored meta."""
-        self._attempt(lambda db: db.execute("DELETE FROM qworker_results WHERE task_id = ?", (_key(task_id),)))
+        self._file.write(lambda db: db.execute("DELETE FROM qworker_results WHERE task_id = ?", (_key(task_id),)))
 
     def close(self) -> None:
         """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._pid != os.getpid():
-            _inherited.append(connection)
-            return
-        with suppress(sqlite3.Error):
-            connection.close()
+        self._file.close()
 
     def _row(self, result: StoredResult, now: float) -> tuple[str, bool, float | None, bytes, float]:
         failed = not result.is_success and status_of(result.meta) == "FAILURE"
@@ -128,15 +114,8 @@ class SqliteResultStore:
         return _key(result.task_id), result.is_success, expires, compress(result.meta, self._compression), now
 
     def _write(self, db: sqlite3.Connection, rows: Sequence[tuple[object, ...]], now: float) -> None:
-        begin(db, self._lock_wait_s)
-        try:
-            db.executemany(_STORE, rows)
-            self._purge(db, now)
-            db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
+        db.executemany(_STORE, rows)
+        self._purge(db, now)
 
     def _purge(self, db: sqlite3.Connection, now: float) -> None:
         if time.monotonic() < self._next_purge:
@@ -146,23 +125,8 @@ class SqliteResultStore:
         self._next_purge = 0.0 if deleted == _PURGE_ROWS else time.monotonic() + _PURGE_EVERY_S
 
     def _version(self) -> int:
-        version: int = self._attempt(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
+        version: int = self._file.read(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
         return version
-
-    def _attempt(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return action(self._open())
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise ResultStoreError(f"the result store {self._path} cannot be used: {error}") from error
-
-    def _open(self) -> sqlite3.Connection:
-        if self._pid != os.getpid():
-            self.close()
-            self._pid = os.getpid()
-        if self._connection is None:
-            self._connection = _connect(self._path, self._lock_wait_s)
-        return self._connection
 
 
 def _key(task_id: str) -> str:
@@ -170,33 +134,11 @@ def _key(task_id: str) -> str:
     return task_id.encode("utf-8", "backslashreplace").decode()
 
 
-def _connect(path: str, lock_wait_s: float) -> sqlite3.Connection:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # check_same_thread: the owner may hand the store from one thread to another, one at a time.
-    db = sqlite3.connect(path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False)
-    try:
-        _use_wal(db, lock_wait_s)
-        db.execute(f"PRAGMA synchronous = {'NORMAL' if _is_brokers(db) else 'FULL'}")
-        db.executescript(_SCHEMA)
-    except BaseException:
-        db.close()
-        raise
-    return db
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA synchronous = {'NORMAL' if _is_brokers(db) else 'FULL'}")
+    db.executescript(_SCHEMA)
 
 
 def _is_brokers(db: sqlite3.Connection) -> bool:
     found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'qworker_messages'").fetchone()
     return bool(found[0])
-
-
-def _use_wal(db: sqlite3.Connection, lock_wait_s: float) -> None:
-    """Switch a new file to WAL. When two processes do so at once SQLite says 'locked' without waiting; so we wait."""
-    deadline = time.monotonic() + lock_wait_s
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

@@ -26,9 +26,9 @@ from .base import Ack, Capabilities, DeadLetter, Delivery, Envelope, Maintenance
 from .options import positive, read_options
 from .order import ORDER_OPTIONS, Order
 from .published import published_in
-from .sqlite_file import DatabaseFile, path_of
 from .sqlite_recovery import maintain, move_due
 from .sqlite_rows import choose, insert, place
+from .sqlite_schema import obstacle, open_file, path_of
 from .sqlite_silence import hear
 from .sqlite_unique import Locks
 from .unique import id_bytes, task_id_in
@@ -53,7 +53,7 @@ class SqliteTransport:
         self._owner = owner
         self._lease_s: float = found.get("lease_timeout", lease_s)
         self._order = Order(found)
-        self._file = DatabaseFile(
+        self._file = open_file(
             path_of(url),
             synchronous=found.get("synchronous", "FULL"),
             lock_wait_s=found.get("socket_timeout", 10.0),
@@ -73,8 +73,8 @@ class SqliteTransport:
             else:
                 self._file.read(lambda db: None)
         except TransportError as error:
-            if (obstacle := self._file.obstacle()) is not None:
-                raise ConfigError(f"no message can be read or written: {error}; {obstacle}") from error
+            if (why := obstacle(self._file.path)) is not None:
+                raise ConfigError(f"no message can be read or written: {error}; {why}") from error
             raise
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
