@@ -55,7 +55,8 @@ class Pages:
 
 def trouble_of_life(status: Status) -> str:
     """Why the worker should be killed; empty if it should not."""
-    if status.is_loaded and not status.is_consuming:
+    has_ended = status.phase == "stopped"  # and so has the loop; what is left is to close things
+    if status.is_loaded and not status.is_consuming and not has_ended:
         return "the consumer's loop does not turn, or hears of no message"
     return ""
 

@@ -20,8 +20,10 @@ import logging
 import math
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ..core import log_events, logs
@@ -55,6 +57,8 @@ SPAWNER_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 #: The same when it could not even give its messages back in time: it probably waits for the broker.
 _CUT_OFF_S: Final = 0.5
+#: Meanwhile companions look so often whether they are asked.
+_ANSWER_S: Final = 0.02
 
 
 class Master:
@@ -273,10 +277,24 @@ class Master:
         """Stop the thread, then the children, then the spawner: so nothing is dispatched to the dead."""
         if self._works is not None:
             self._mailbox.post("stop")
-            self._works.lifeline.join(_CLOSE_S if self._life.has_drained else _CUT_OFF_S)
+            close_s = _CLOSE_S if self._life.has_drained else _CUT_OFF_S
+            self._await(partial(self._works.lifeline.join, close_s))
             self._works.crew.kill()
-        self._generations.close(SPAWNER_S)
+        self._await(partial(self._generations.close, SPAWNER_S))
         self.close()
+
+    def _await(self, ending: Callable[[], None]) -> None:
+        """Have a thread wait for an end; until then companions have their turns, so that who asks is answered."""
+        waiting = threading.Thread(target=ending, name="leaving", daemon=True)
+        try:
+            waiting.start()
+        except RuntimeError:  # the system gives this process no more threads
+            ending()
+            return
+        while waiting.is_alive():
+            for companion in self._companions:
+                companion.turn()
+            waiting.join(_ANSWER_S)
 
     def _cut_runs(self) -> None:
         if self._works is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from qworker.core.companion import Companion
 from qworker.pool import SlotTable
 from qworker.testing import FakeClock
 from qworker.worker import Phase
@@ -70,6 +71,7 @@ class SilentConsumer:
 
     beat = 0.0
     is_connecting = False
+    broker_trouble = None
 
     def __init__(self) -> None:
         self.revivals: list[set[int]] = []
@@ -82,17 +84,20 @@ class SilentConsumer:
     def load(self) -> tuple[int, int]:
         return 0, 0
 
+    def is_consuming(self) -> bool:
+        return False
+
 
 class Stage:
     """A master and what it is surrounded by."""
 
-    def __init__(self) -> None:
+    def __init__(self, companions: Sequence[Companion] = ()) -> None:
         self.clock = FakeClock()
         self.spawners: list[FakeSpawner] = []
         self.methods: list[str] = []
         self.next_fd: int | None = None
         self.mailbox: Mailbox = None  # type: ignore[assignment]
-        self.master = Master(self._start, self._plan, self.clock)
+        self.master = Master(self._start, self._plan, self.clock, companions=companions)
         self.master.start()
 
     def _start(self, table: SlotTable, method: str) -> FakeSpawner:
