@@ -50,4 +50,10 @@ class Title:
         self.next_at = min(self.next_at, self._shown_at + EVERY_S)
 
     def _write(self) -> None:
-        self._show(f"master {self._phase}{self._load}{self._node}")
+        shown = ""
+        while (text := self._text()) != shown:  # again where the other thread has changed its word meanwhile
+            self._show(text)
+            shown = text
+
+    def _text(self) -> str:
+        return f"master {self._phase}{self._load}{self._node}"

@@ -26,6 +26,19 @@ def test_phase_and_load_stand_side_by_side() -> None:
     assert desk.shown == ["master running desk@here", "master running 1/2 desk@here", "master warm 1/2 desk@here"]
 
 
+def test_of_two_threads_that_write_at_once_none_takes_the_others_word_back() -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        if text == "master running":  # just before it is shown, the other thread shows more
+            title.tend(10.0, True, lambda: (1, 2))
+        shown.append(text)
+
+    title = Title(show=show)
+    title.phase("running")
+    assert shown[-1] == "master running 1/2"
+
+
 def test_a_load_that_changes_all_the_time_is_written_once_a_second() -> None:
     desk = Desk()
     for step in range(1000):
