@@ -64,7 +64,7 @@ def group(name: str) -> str:
 @cache
 def has_effect(name: str) -> bool:
     """Whether the code reads it: its name stands somewhere outside of the tables, and no note says otherwise."""
-    return name not in WITHOUT_EFFECT and re.search(rf"\b{name}\b", _code_of_package()) is not None
+    return name not in WITHOUT_EFFECT and name in _words_of_package()
 
 
 def kind(convert: Converter) -> str:
@@ -98,12 +98,12 @@ def old_name(name: str) -> str | None:
 
 
 @cache
-def _code_of_package() -> str:
-    """All code but the tables of settings."""
+def _words_of_package() -> frozenset[str]:
+    """Every word of all code but the tables of settings."""
     package = Path(qworker.__file__).parent
     rooms = [init.parent for init in package.glob("*/__init__.py") if init.parent.name not in ("tests", "bench")]
     files = [file for room in rooms for file in room.glob("*.py") if not file.name.startswith("settings_")]
-    return "\n".join(file.read_text("utf-8") for file in files)
+    return frozenset(word for file in files for word in re.findall(r"\w+", file.read_text("utf-8")))
 
 
 def _made_of(convert: Callable[..., Any]) -> dict[str, Any]:
