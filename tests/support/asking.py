@@ -14,7 +14,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from qworker.monitor import Place, find_sockets, get
+from qworker import monitor
+from qworker.monitor import Place, find_sockets
+
+from .redis_server import free_port as free_port
 
 #: Values by name and labels.
 Metrics = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -26,10 +29,9 @@ def socket_of(node: str | None = None) -> Place:
     return Place(path=found.path)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def get(place: Place, path: str, *, token: str = "") -> tuple[int, bytes]:
+    """GET `path`, with more patience than a health check has."""
+    return monitor.get(place, path, token=token, timeout_s=30.0)
 
 
 def status_of(place: Place) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.get((name, tuple(sorted(labels.items()))))
 
 
-def raw(place: Place, data: bytes, *, timeout_s: float = 10.0) -> bytes:
+def raw(place: Place, data: bytes, *, timeout_s: float = 30.0) -> bytes:
     """Send these bytes and read until the end."""
     with connected(place, timeout_s) as link:
         answer = bytearray()
@@ -65,7 +67,7 @@ def raw(place: Place, data: bytes, *, timeout_s: float = 10.0) -> bytes:
 
 
 @contextmanager
-def connected(place: Place, timeout_s: float = 10.0) -> Iterator[socket.socket]:
+def connected(place: Place, timeout_s: float = 30.0) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX if place.path else socket.AF_INET) as link:
         link.settimeout(timeout_s)
         link.connect(place.path or (place.host, place.port))
@@ -80,6 +82,6 @@ def qworker(folder: Path, *arguments: str, env: dict[str, str] | None = None) ->
         env=os.environ | (env or {}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )

@@ -15,6 +15,7 @@ from types import TracebackType
 import psutil
 
 from .waiting import wait_until
+from .worker import is_alive
 
 APPLICATION = """
 import os, sys, time
@@ -64,7 +65,7 @@ class Background:
         (folder / "data").chmod(0o777)
 
     def start(
-        self, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = (), limit_s: float = 40
+        self, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = (), limit_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """The command with `--detach`, run until it returns; its output comes by pipes that it must let go of."""
         ended = subprocess.run(
@@ -98,7 +99,7 @@ class Background:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
         )
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
@@ -120,7 +121,7 @@ class Background:
         wait_until(lambda: not self.survivors(), "all processes of the worker have ended", 20)
 
     def survivors(self) -> list[psutil.Process]:
-        return [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in self._seen.values() if is_alive(process)]
 
     def __enter__(self) -> Background:
         return self

@@ -59,9 +59,9 @@ class Worker:
         return self
 
     def wait_log(self, text: str, limit_s: float = 20.0, times: int = 1) -> None:
-        """Wait until the log holds `text` (`times` times)."""
+        """Wait until the log holds `text` (`times` times) in lines that are written to their ends."""
         try:
-            wait_until(lambda: self.log.count(text) >= times, f"log line {text!r}", limit_s)
+            wait_until(lambda: self.log.rpartition("\n")[0].count(text) >= times, f"log line {text!r}", limit_s)
         except AssertionError:
             raise AssertionError(f"no {text!r} in the log:\n{self.log}") from None
 
@@ -72,9 +72,10 @@ class Worker:
     def wait(self, limit_s: float = 20.0) -> int:
         """Wait for the end; returns the exit code."""
         try:
-            return self.process.wait(limit_s)
-        except subprocess.TimeoutExpired:
+            wait_until(lambda: self.process.poll() is not None, "the worker has ended", limit_s)
+        except AssertionError:
             raise AssertionError(f"the worker did not end within {limit_s} s:\n{self.log}") from None
+        return self.process.wait()
 
     def stop(self, limit_s: float = 20.0) -> int:
         """TERM, then wait."""
@@ -119,7 +120,7 @@ class Worker:
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of this worker that still run (zombies do not)."""
-        return [process for process in self._seen.values() if _is_alive(process)]
+        return [process for process in self._seen.values() if is_alive(process)]
 
     def __enter__(self) -> Worker:
         return self
@@ -132,7 +133,7 @@ class Worker:
             self.process.wait()
         self._log.close()
         try:
-            wait_until(lambda: not self.survivors(), "no process of the worker survives its master", 5.0)
+            wait_until(lambda: not self.survivors(), "no process of the worker survives its master")
         finally:
             for process in self.survivors():
                 process.kill()
@@ -146,7 +147,8 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

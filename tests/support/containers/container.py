@@ -51,7 +51,7 @@ def why_no_containers(folder: Path) -> str | None:
     if os.getuid() != 0:
         return "needs root: only root may become another user, and mount"
     with Container(folder, ["/bin/true"], entrypoint=None) as container:
-        code = container.process.wait(20)
+        code = container.wait()
     return f"needs unshare: {container.log.strip()}" if code else None
 
 
@@ -136,14 +136,15 @@ class Container:
     def wait(self, limit_s: float = 30.0) -> int:
         """Wait for the end; returns the exit code."""
         try:
-            return self.process.wait(limit_s)
-        except subprocess.TimeoutExpired:
+            wait_until(lambda: self.process.poll() is not None, "the container's end", limit_s)
+        except AssertionError:
             raise AssertionError(f"the container did not end within {limit_s} s:\n{self.log}") from None
+        return int(self.process.returncode)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as `docker exec` and a probe do: same user, same environment, no entrypoint."""
         inside = ["nsenter", "--target", str(self.first.pid), "--mount", "--pid", "--root", "--wd"]
-        return subprocess.run([*inside, *self._as_user(command)], capture_output=True, text=True, timeout=30)
+        return subprocess.run([*inside, *self._as_user(command)], capture_output=True, text=True, timeout=60)
 
     def __enter__(self) -> Container:
         return self
