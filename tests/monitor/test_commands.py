@@ -6,10 +6,8 @@ import json
 import signal
 from pathlib import Path
 
-from qworker.monitor import get
-
 from support import RedisServer, Shop, wait_until
-from support.asking import free_port, qworker, socket_of
+from support.asking import free_port, get, qworker, socket_of
 
 
 def test_health_says_yes_while_a_worker_lives(shop: Shop, tmp_path: Path) -> None:
