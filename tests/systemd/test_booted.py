@@ -137,6 +137,11 @@ def begun(system: Booted, task: str) -> int:
     return int(path.read_text())
 
 
+def wait_for_journal(system: Booted, text: str, *filters: str) -> None:
+    """Wait until the journal, which hears from others a moment later, has this text."""
+    wait_until(lambda: text in system.journal(*filters), f"{text!r} in the journal")
+
+
 def waiting(system: Booted) -> int:
     """How many messages wait on the queue."""
     return int(as_user(system, "queues").split()[-1])
@@ -176,7 +181,7 @@ def test_a_stop_lets_a_task_finish_beyond_the_time_out_of_the_unit(booted: Boote
     finish(booted, "long")
     wait_until(lambda: booted.show(UNIT, "ActiveState") == "inactive", "it has stopped")
     assert (state(booted) / "long.ended").exists()
-    assert "stopped, exit code 0" in booted.journal("-u", UNIT)
+    wait_for_journal(booted, "stopped, exit code 0", "-u", UNIT)
 
 
 def test_a_stop_that_cuts_a_task_gives_it_back_and_is_no_failure(booted: Booted) -> None:
@@ -186,7 +191,7 @@ def test_a_stop_that_cuts_a_task_gives_it_back_and_is_no_failure(booted: Booted)
     begun(booted, "long")
     booted.run("systemctl", "stop", UNIT)
     assert booted.show(UNIT, "ActiveState") == "inactive", "and not failed"
-    assert "stopped, exit code 1" in booted.journal("-u", UNIT)
+    wait_for_journal(booted, "stopped, exit code 1", "-u", UNIT)
     assert waiting(booted) == 1
 
 
@@ -198,8 +203,8 @@ def test_a_worker_that_stands_still_is_ended_by_the_watchdog_and_started_anew(bo
     booted.run("kill", "-STOP", str(master))
     wait_until(lambda: booted.show(UNIT, "NRestarts") == "1", "the watchdog has ended it", 60)
     wait_until(lambda: booted.show(UNIT, "ActiveState") == "active", "another one works", 30)
-    assert "Watchdog timeout" in booted.journal("-u", UNIT)
-    assert "Current thread" in booted.journal("-u", UNIT), "its stacks are in the journal"
+    wait_for_journal(booted, "Watchdog timeout", "-u", UNIT)
+    wait_for_journal(booted, "Current thread", "-u", UNIT)  # its stacks
     assert booted.show(UNIT, "MainPID") != str(master)
 
 
@@ -207,7 +212,7 @@ def test_reload_takes_the_new_code_and_a_broken_one_changes_nothing(booted: Boot
     master = start(booted)
     settle(booted, app=APP + "\n@app.task\ndef fresh():\n    return {'is': 'fresh'}\n")
     booted.run("systemctl", "reload", UNIT)
-    wait_until(lambda: "the old children have left" in booted.journal("-u", UNIT), "the new code works")
+    wait_for_journal(booted, "the old children have left", "-u", UNIT)
     assert result(booted, call(booted, "fresh")) == {"is": "fresh"}
     (booted.root / "srv/shop/shop.py").write_text("raise RuntimeError('broken deploy')\n")
     booted.run("systemctl", "reload", UNIT)
@@ -221,7 +226,7 @@ def test_a_broken_application_is_not_started_again_and_again(booted: Booted) -> 
     booted.run("systemctl", "start", UNIT, check=False)
     wait_until(lambda: booted.show(UNIT, "ActiveState") == "failed", "it has failed")
     assert (booted.show(UNIT, "ExecMainStatus"), booted.show(UNIT, "NRestarts")) == ("3", "0")
-    assert "RuntimeError: broken" in booted.journal("-u", UNIT, "-p", "err")
+    wait_for_journal(booted, "RuntimeError: broken", "-u", UNIT, "-p", "err")
 
 
 def test_a_worker_that_dies_is_started_anew(booted: Booted) -> None:
@@ -237,7 +242,7 @@ def test_a_child_that_dies_leaves_the_unit_alone(booted: Booted) -> None:
     master = start(booted)
     call(booted, "gate", "long")
     booted.run("kill", "-KILL", str(begun(booted, "long")))
-    wait_until(lambda: "SIGKILL" in booted.journal("-u", UNIT), "it is told")
+    wait_for_journal(booted, "SIGKILL", "-u", UNIT)
     finish(booted, "long")
     wait_until(lambda: (state(booted) / "long.ended").exists(), "the task has run again")
     assert (booted.show(UNIT, "ActiveState"), booted.show(UNIT, "MainPID")) == ("active", str(master))
@@ -258,9 +263,9 @@ def test_the_journal_knows_what_is_a_warning(booted: Booted) -> None:
     start(booted)
     call(booted, "gate", "long")
     booted.run("kill", "-KILL", str(begun(booted, "long")))
-    wait_until(lambda: "SIGKILL" in booted.journal("-u", UNIT, "-p", "warning"), "a child's death is a warning")
+    wait_for_journal(booted, "SIGKILL", "-u", UNIT, "-p", "warning")
+    wait_for_journal(booted, "[INFO/MainProcess] ready: 2 children", "-u", UNIT, "-p", "info")
     assert "ready: 2 children" not in booted.journal("-u", UNIT, "-p", "warning")
-    assert "[INFO/MainProcess] ready: 2 children" in booted.journal("-u", UNIT, "-p", "info")
 
 
 def test_an_operator_asks_the_service_how_it_is(booted: Booted) -> None:
@@ -330,7 +335,7 @@ def test_a_worker_out_of_memory_loses_a_child_and_not_itself(booted: Booted) -> 
     limit = nullcontext() if has_controller else booted.memory_limited("qworker.slice/qworker@shop.service", 300)
     with limit:
         call(booted, "eat", 600)
-        wait_until(lambda: "SIGKILL" in booted.journal("-u", UNIT, "-p", "warning"), "the kernel has killed the child")
+        wait_for_journal(booted, "SIGKILL", "-u", UNIT, "-p", "warning")
         call(booted, "gate", "short")
         begun(booted, "short")
     assert (booted.show(UNIT, "ActiveState"), booted.show(UNIT, "MainPID")) == ("active", str(master))

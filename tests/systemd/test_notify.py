@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from support import RedisServer, Shop, Worker, wait_until
 from support.notify_socket import NotifySocket
 
 HUP, QUIT, TERM = signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM
-#: The consumer hangs, for good, as soon as a file `hang` lies beside this module; once, if the file says so.
+#: The consumer hangs, for good, as soon as a file `hang` lies beside this module; once, if the file says so. It makes a
+#: file `hanging` then.
 HANG = """
 import time
 from pathlib import Path
@@ -28,6 +31,7 @@ def hanging_turn(self):
     if path.exists():
         if path.read_text() == "once":
             path.unlink()
+        path.with_name("hanging").touch()
         time.sleep(1000)
     turn(self)
 
@@ -92,10 +96,10 @@ def test_status_says_how_many_children_work_and_what_is_held(shop: Shop, systemd
     systemd.wait("READY")
     for name in ("one", "two", "three"):
         shop.task("gate").delay(name)
-    systemd.wait("STATUS", "running: 2/2 busy, 1 held")
+    busy = systemd.wait("STATUS", "running: 2/2 busy, 1 held")
     for name in ("one", "two", "three"):
         (shop.folder / name).touch()
-    systemd.wait("STATUS", "running: 0/2 busy, 0 held", after=len(systemd.heard))
+    systemd.wait("STATUS", "running: 0/2 busy, 0 held", after=systemd.heard.index(busy))
 
 
 def test_status_says_that_the_broker_has_gone_and_is_back(
@@ -115,13 +119,15 @@ def test_status_says_that_the_broker_has_gone_and_is_back(
 def test_status_is_sent_at_most_once_a_second(shop: Shop, systemd: NotifySocket) -> None:
     worker = shop.worker(env=systemd.env())
     systemd.wait("READY")
-    begun = len(systemd.heard)
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
-        shop.task("add").delay(1).get(timeout=10)
-    texts = [heard.at for heard in systemd.heard[begun:] if "STATUS" in heard.fields]
+    begun, since = len(systemd.heard), time.monotonic()
+    tasks = 0
+    while time.monotonic() < since + 3 or tasks < 20:
+        shop.task("add").delay(1).get(timeout=20)
+        tasks += 1
+    texts = [heard for heard in systemd.heard[begun:] if "STATUS" in heard.fields]
+    took_s = time.monotonic() - since
     worker.stop()
-    assert len(texts) <= 5
+    assert len(texts) <= took_s + 2  # one that was under way before, one that has just become due
 
 
 def test_an_idle_worker_says_nothing(shop: Shop, systemd: NotifySocket) -> None:
@@ -156,7 +162,7 @@ def test_a_broken_deploy_ends_its_reload_and_status_says_why(shop: Shop, systemd
     failed = systemd.wait("READY", after=begun)
     assert "the last reload failed, the old code runs: " in failed.fields["STATUS"]
     assert "broken deploy" in failed.fields["STATUS"]
-    assert shop.task("add").delay(2).get(timeout=10) == 2
+    assert shop.task("add").delay(2).get(timeout=20) == 2
     shop.write(source)
     worker.signal(HUP)
     systemd.wait("RELOADING", after=systemd.heard.index(failed))
@@ -171,14 +177,22 @@ def test_a_soft_stop_asks_for_the_time_that_it_may_take(shop: Shop, systemd: Not
     worker.signal(QUIT)
     stopping = systemd.wait("STOPPING")
     assert 60 <= seconds(stopping.fields["EXTEND_TIMEOUT_USEC"]) <= 90
-    assert stopping.fields["STATUS"] == "stopping (soft), 60 s left: 1/1 busy, 0 held"
-    systemd.wait("STATUS", lambda text: "58 s left" in text or "57 s left" in text)
+    told = re.fullmatch(r"stopping \(soft\), (\d+) s left: 1/1 busy, 0 held", stopping.fields["STATUS"])
+    assert told is not None, stopping
+    assert 50 <= int(told[1]) <= 60
+    systemd.wait("STATUS", lambda text: seconds_left(text) < int(told[1]) - 1)
     after = [heard.fields for heard in systemd.heard[systemd.heard.index(stopping) + 1 :]]
     assert not any("EXTEND_TIMEOUT_USEC" in fields for fields in after), "once told, the deadline stands"
     worker.signal(QUIT)  # a second one makes it cold
     cold = systemd.wait("STATUS", lambda text: text.startswith("stopping (cold)"))
     assert seconds(cold.fields["EXTEND_TIMEOUT_USEC"]) < 30
     assert worker.wait() == 1
+
+
+def seconds_left(text: str) -> float:
+    """What a status says of a soft stop; endless for any other."""
+    found = re.match(r"stopping \(soft\), (\d+) s left", text)
+    return int(found[1]) if found else math.inf
 
 
 def test_a_warm_stop_asks_for_time_as_long_as_tasks_run(shop: Shop, systemd: NotifySocket) -> None:
@@ -202,16 +216,17 @@ def test_an_idle_stop_ends_without_asking_for_time(shop: Shop, systemd: NotifySo
 
 
 def test_the_watchdog_hears_an_idle_and_a_busy_worker_in_time(shop: Shop, systemd: NotifySocket) -> None:
-    worker = shop.worker("-c", "1", "-Q", "hipri", env=systemd.env(watchdog_s=2))
+    watchdog_s = 7.0  # so that a busy machine may hold the worker up for some seconds
+    worker = shop.worker("-c", "1", "-Q", "hipri", env=systemd.env(watchdog_s=watchdog_s))
     systemd.wait("READY")
-    idle = [systemd.wait("WATCHDOG", after=len(systemd.heard)).at for _ in range(3)]
+    systemd.wait("WATCHDOG", after=len(systemd.heard))
     running(shop, "long")
-    busy = [systemd.wait("WATCHDOG", after=len(systemd.heard)).at for _ in range(3)]
+    systemd.wait("WATCHDOG", after=len(systemd.heard))
     worker.signal(TERM)
     systemd.wait("STOPPING")
-    stopping = [systemd.wait("WATCHDOG", after=len(systemd.heard)).at for _ in range(3)]
-    for moments in (idle, busy, stopping):
-        assert max(b - a for a, b in pairwise(moments)) < 2
+    systemd.wait("WATCHDOG", after=len(systemd.heard))
+    pings = [heard.at for heard in systemd.heard if "WATCHDOG" in heard.fields]
+    assert max(b - a for a, b in pairwise(pings)) < watchdog_s
     (shop.folder / "long").touch()
     assert worker.wait() == 0
 
@@ -221,10 +236,10 @@ def test_without_a_watchdog_or_with_one_for_another_process_there_are_no_pings(
 ) -> None:
     shop.worker(env=systemd.env(watchdog_s=0.2) | {"WATCHDOG_PID": "1"})
     shop.worker(env=systemd.env())
-    systemd.wait("READY")
-    systemd.wait("READY", after=1)
+    wait_until(lambda: len(systemd.values("READY")) == 2, "both are ready")
     for _ in range(2):
-        shop.task("add").delay(1).get(timeout=10)
+        shop.task("add").delay(1).get(timeout=20)
+    time.sleep(0.5)  # nothing to wait for: the one whose watchdog is another's would have pinged five times
     assert systemd.values("WATCHDOG") == []
 
 
@@ -247,7 +262,8 @@ def hangable(shop: Shop, env: dict[str, str], deaf_s: float = 0) -> Worker:
 
 
 def test_an_image_that_replaces_a_hanging_one_goes_on_speaking(shop: Shop, systemd: NotifySocket) -> None:
-    worker = hangable(shop, systemd.env(watchdog_s=2), deaf_s=1.5)
+    # A time-out that no other hold-up of a busy machine reaches: it is to be replaced for this hang alone.
+    worker = hangable(shop, systemd.env(watchdog_s=2), deaf_s=5)
     ready = systemd.wait("READY")
     begun = systemd.heard.index(ready) + 1
     (shop.folder / "hang").write_text("once")
@@ -256,7 +272,7 @@ def test_an_image_that_replaces_a_hanging_one_goes_on_speaking(shop: Shop, syste
     after = systemd.heard.index(again) + 1
     for _ in range(2):
         after = systemd.heard.index(systemd.wait("WATCHDOG", after=after)) + 1
-    assert shop.task("add").delay(2).get(timeout=10) == 2
+    assert shop.task("add").delay(2).get(timeout=20) == 2
     assert systemd.values("STOPPING") == []
 
 
@@ -268,7 +284,7 @@ def test_the_watchdogs_abort_shows_where_the_worker_hung(shop: Shop, systemd: No
     worker = hangable(shop, systemd.env(watchdog_s=60))
     (shop.folder / "hang").touch()
     shop.task("add").delay(1)
-    wait_until(lambda: shop.depth() == 0 or time.sleep(6) is None, "the consumer hangs", 20)
+    wait_until((shop.folder / "hanging").exists, "the consumer hangs")
     worker.signal(signal.SIGABRT)
     assert worker.wait() == -signal.SIGABRT
     assert "hanging_turn" in worker.log
@@ -282,16 +298,16 @@ def test_nobody_but_the_master_can_speak_to_systemd(shop: Shop, systemd: NotifyS
     shop.write((shop.folder / "shop.py").read_text() + tell)
     worker = shop.worker("-c", "1", "-Q", "hipri", env=systemd.env(watchdog_s=60))
     asked = shop.app.send_task("shop.names", queue="hipri")
-    assert asked.get(timeout=10) == []
+    assert asked.get(timeout=20) == []
     worker.signal(HUP)  # these children come from a spawner that was started by exec
     worker.wait_log("done, the old children have left")
     asked = shop.app.send_task("shop.names", queue="hipri")
-    assert asked.get(timeout=10) == []
+    assert asked.get(timeout=20) == []
 
 
 def test_a_worker_whose_notifications_nobody_takes_works(shop: Shop, tmp_path: Path) -> None:
     worker = shop.worker(env={"NOTIFY_SOCKET": str(tmp_path / "nobody.sock"), "WATCHDOG_USEC": "100000"})
-    assert shop.task("add").delay(2).get(timeout=10) == 2
+    assert shop.task("add").delay(2).get(timeout=20) == 2
     assert worker.stop() == 0
 
 
