@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from support.background import Background
 from support.waiting import wait_until
 
 
-def closed_port() -> int:
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody answers, and which nobody else can get meanwhile."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+        yield int(taken.getsockname()[1])
 
 
 def test_the_command_returns_when_the_worker_is_ready_and_says_its_pid(home: Background) -> None:
@@ -41,7 +44,7 @@ def test_the_worker_keeps_nothing_of_its_caller(home: Background) -> None:
     read_end, write_end = os.pipe()
     os.set_inheritable(write_end, True)
     ended = subprocess.run(
-        home.command(), cwd=home.folder, capture_output=True, close_fds=False, timeout=40, stdin=subprocess.DEVNULL
+        home.command(), cwd=home.folder, capture_output=True, close_fds=False, timeout=60, stdin=subprocess.DEVNULL
     )
     os.close(write_end)
 
@@ -85,9 +88,9 @@ def test_a_start_that_fails_is_told_to_the_caller_with_its_code_and_reason(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_why_the_start_takes_its_time_is_shown_while_it_does_and_an_interrupt_ends_it(
-    home: Background, number: signal.Signals
+    home: Background, closed_port: int, number: signal.Signals
 ) -> None:
-    command = home.command("-b", f"redis://127.0.0.1:{closed_port()}/0")
+    command = home.command("-b", f"redis://127.0.0.1:{closed_port}/0")
     with subprocess.Popen(command, cwd=home.folder, stderr=subprocess.PIPE, text=True) as waiting:
         assert waiting.stderr is not None
         lines = iter(waiting.stderr.readline, "")
@@ -95,18 +98,18 @@ def test_why_the_start_takes_its_time_is_shown_while_it_does_and_an_interrupt_en
         pid = home.pid
         home.tree()
         waiting.send_signal(number)
-        assert waiting.wait(30) == 128 + number, "no worker is left in the background"
+        assert waiting.wait(60) == 128 + number, "no worker is left in the background"
     assert not psutil.pid_exists(pid)
     assert not home.pidfile.exists()
 
 
-def test_a_worker_that_is_killed_before_it_is_ready_is_told(home: Background) -> None:
-    command = home.command("-b", f"redis://127.0.0.1:{closed_port()}/0")
+def test_a_worker_that_is_killed_before_it_is_ready_is_told(home: Background, closed_port: int) -> None:
+    command = home.command("-b", f"redis://127.0.0.1:{closed_port}/0")
     with subprocess.Popen(command, cwd=home.folder, stderr=subprocess.PIPE, text=True) as waiting:
         wait_until(lambda: home.pidfile.exists() and "attempt 1" in home.log, "it tries to reach its broker")
         home.tree()
         os.kill(home.pid, signal.SIGKILL)
-        _, told = waiting.communicate(timeout=30)
+        _, told = waiting.communicate(timeout=60)
     assert waiting.returncode == 128 + signal.SIGKILL
     assert "the worker was ended by SIGKILL before it was ready" in told
 
@@ -139,7 +142,7 @@ def test_detach_as_process_1_is_refused(home: Background) -> None:
 def test_relative_names_are_meant_from_the_working_directory(home: Background, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "qworker", "-A", "home", "-c", "1", "-D", "--workdir", str(home.folder)]
     ended = subprocess.run(
-        [*command, "--pidfile", "w.pid", "-f", "w.log"], cwd=tmp_path, capture_output=True, text=True, timeout=40
+        [*command, "--pidfile", "w.pid", "-f", "w.log"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 0, ended.stderr
     home.tree()
@@ -151,7 +154,7 @@ def test_relative_names_are_meant_from_the_working_directory(home: Background, t
 
 def test_a_caller_without_standard_streams_can_start_a_worker(home: Background) -> None:
     command = shlex.join(home.command()) + " <&- >&- 2>&-"
-    assert subprocess.run(["sh", "-c", command], cwd=home.folder, timeout=40).returncode == 0
+    assert subprocess.run(["sh", "-c", command], cwd=home.folder, timeout=60).returncode == 0
     home.tree()
     assert {os.readlink(f"/proc/{home.pid}/fd/{fd}") for fd in (1, 2)} == {str(home.log_path)}
 

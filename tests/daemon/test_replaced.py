@@ -38,7 +38,8 @@ def plant(home: Background) -> Path:
     plants.chmod(0o777)
     (plants / "sitecustomize.py").write_text(_PLANT)
     with (home.folder / "home.py").open("a") as file:
-        file.write("app.conf.worker_deaf_timeout = 1\n")
+        # No other hold-up of a busy machine lasts so long: the process is replaced for this hang alone, and once.
+        file.write("app.conf.worker_deaf_timeout = 5\n")
     return plants
 
 

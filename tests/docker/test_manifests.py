@@ -132,7 +132,7 @@ def test_the_redis_of_compose_has_nothing_that_doctor_would_complain_of() -> Non
     assert command[0] == "redis-server"
     with RedisServer(*command[1:]) as server:
         done = subprocess.run(
-            [sys.executable, "-m", "qworker", "-b", server.url, "doctor"], capture_output=True, text=True, timeout=30
+            [sys.executable, "-m", "qworker", "-b", server.url, "doctor"], capture_output=True, text=True, timeout=60
         )
         assert "CHECK broker" not in done.stdout
         assert f"{server.url} answers" in done.stdout
@@ -254,7 +254,7 @@ def test_the_worker_of_the_manifests_runs_and_answers_as_they_say(
 def ask(port: int, path: str, token: str = "") -> tuple[int, str]:
     """The status and the text of the answer."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as link:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as link:
         link.request("GET", path, headers=headers)
         answer = link.getresponse()
         return answer.status, answer.read().decode()
