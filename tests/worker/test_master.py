@@ -132,12 +132,15 @@ def test_it_works_with_more_descriptors_than_select_knows(stage: Stage) -> None:
     if hard < 4096:
         pytest.skip("not that many descriptors are allowed")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-    stage.run()
-    stage.next_fd = 2000
-    stage.spawners[0].queue.append(None)
-    stage.master.turn()
-    stage.report("loaded", config={})
-    assert stage.spawners[1].forked == [0, 1]
+    try:
+        stage.run()
+        stage.next_fd = 2000
+        stage.spawners[0].queue.append(None)
+        stage.master.turn()
+        stage.report("loaded", config={})
+        assert stage.spawners[1].forked == [0, 1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_reload_whose_children_cannot_start_is_undone_once_and_for_good(stage: Stage, caplog: Any) -> None:
