@@ -68,7 +68,7 @@ def test_every_kind_of_value_has_a_word() -> None:
 
 def test_every_option_stands_on_the_page_of_the_command_line() -> None:
     text = page("cli")
-    helped = subprocess.run([sys.executable, "-m", "qworker", "--help"], capture_output=True, text=True, timeout=30)
+    helped = subprocess.run([sys.executable, "-m", "qworker", "--help"], capture_output=True, text=True, timeout=60)
     for option in set(re.findall(r"(?<![\w-])--[a-z][\w-]+", helped.stdout)) - {"--help", "--args"}:
         assert f"`{option}`" in text, option
 
@@ -86,7 +86,7 @@ def test_every_command_stands_on_the_page_of_the_command_line() -> None:
 def test_the_environment_variables_of_the_page_are_read(variable: str, value: str, complaint: str) -> None:
     assert f"`{variable}`" in page("cli")
     command = [sys.executable, "-m", "qworker", "-A", "nothing"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, variable: value})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, variable: value})
     assert (done.returncode, complaint in done.stderr) == (2, True), done.stderr
 
 
@@ -94,7 +94,7 @@ def test_a_variable_of_a_command_is_read() -> None:
     assert "`QWORKER_CALL_PRIORITY`" in page("cli")
     command = [sys.executable, "-m", "qworker", "call", "x"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env={**os.environ, "QWORKER_CALL_PRIORITY": "77"}
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "QWORKER_CALL_PRIORITY": "77"}
     )
     assert done.returncode == 2
     assert "77" in done.stderr

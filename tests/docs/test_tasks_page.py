@@ -16,10 +16,10 @@ from made.task_options import NOTES
 from support import wait_until
 
 PAGE = Path(made.__file__).resolve().parent.parent / "tasks.md"
-LIMIT_S = 40.0
+LIMIT_S = 100.0
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_code_of_the_page_runs_in_its_order(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     definitions = [block for block in blocks if "@app.task" in block]

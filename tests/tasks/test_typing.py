@@ -56,6 +56,7 @@ app.register_task(Adder())
 REVEALED = ["int", "int", "str", "str", "qworker.tasks.canvas.chain", "Any", "str", "int"]
 
 
+@pytest.mark.timeout(300)
 def test_a_type_checker_knows_arguments_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = pytest.importorskip("mypy.api")
     above = Path(qworker.__file__).parent.parent
