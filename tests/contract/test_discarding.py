@@ -8,7 +8,7 @@ from typing import Any
 
 from qworker.transports import Ack, Envelope, Transport
 
-from support.brokers import Broker, soon, wait_for_due
+from support.brokers import Broker, publish_delayed, wait_for_due
 from support.messages import envelope, numbers_of
 
 FAR = 4_000_000_000.0
@@ -34,7 +34,9 @@ def test_all_messages_of_one_id_are_discarded(broker: Broker, producer: Transpor
 
 
 def test_messages_of_one_id_are_told_apart_when_some_were_due(broker: Broker, producer: Transport) -> None:
-    producer.publish([of_task("a", 1, due=soon()), of_task("a", 2), of_task("a", 3, due=soon()), of_task("a", 4)])
+    producer.publish([of_task("a", 1)])
+    publish_delayed(producer, lambda due: [of_task("a", 2, due=due), of_task("a", 3, due=due)])
+    producer.publish([of_task("a", 4)])
     wait_for_due(producer, 2)
     producer.publish([of_task("a", 5)])
     assert sorted(place for place, _ in broker.places()) == ["delayed"] * 3 + ["ready"] * 2
@@ -72,14 +74,13 @@ def test_any_string_can_be_a_task_id(broker: Broker, producer: Transport) -> Non
 
 
 def test_equal_times_keep_the_order_of_publishing_whatever_the_ids(producer: Transport, ours: Transport) -> None:
-    due = soon()
-    producer.publish([of_task(f"{n % 7}-{n * 31 % 17}", n, due=due) for n in range(60)])
+    publish_delayed(producer, lambda due: [of_task(f"{n % 7}-{n * 31 % 17}", n, due=due) for n in range(60)])
     wait_for_due(ours, 60)
     assert numbers_of(ours.reserve(["hipri"], 99)) == list(range(60))
 
 
 def test_a_discarded_message_does_not_come_when_it_would_have_been_due(producer: Transport, ours: Transport) -> None:
-    producer.publish([of_task("a", due=soon()), of_task("b", 1, due=soon())])
+    publish_delayed(producer, lambda due: [of_task("a", due=due), of_task("b", 1, due=due)])
     assert producer.discard_delayed(["a"]) == ["a"]
     wait_for_due(ours, 1)
     assert numbers_of(ours.reserve(["hipri"], 9)) == [1]

@@ -44,10 +44,10 @@ def test_recovered_bytes_are_untouched(producer: Transport, open_on: OpenTranspo
 
 
 def test_an_owner_that_renews_keeps_what_it_holds(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
-    living = open_on("living/1", lease_s=0.8)
+    living = open_on("living/1", lease_s=3.0)  # in memory, nobody notices that this process stood still for so long
     producer.publish(envelopes(2))
     taken = living.reserve(["hipri"], 2)
-    end = time.monotonic() + 1.8
+    end = time.monotonic() + 3.6
     while time.monotonic() < end:
         assert list(living.extend(taken).lost) == []
         assert ours.maintain().recovered == 0
@@ -101,7 +101,7 @@ def test_two_workers_recover_each_message_once(
         recovered += ours.maintain().recovered + theirs.maintain().recovered
         return recovered >= 50
 
-    wait_until(all_back, "50 messages are recovered", 10.0)
+    wait_until(all_back, "50 messages are recovered")
     assert recovered == 50
     assert numbers_of(ours.reserve(["hipri"], 99)) == list(range(50))
 
@@ -138,23 +138,24 @@ def test_what_an_owner_holds_when_it_leaves_comes_back_after_its_lease(
 
 
 def test_reserving_renews_the_lease(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
-    slow = open_on("slow/1", lease_s=1.0)
+    slow = open_on("slow/1", lease_s=30.0)
     producer.publish(envelopes(1))
-    time.sleep(1.2)
+    time.sleep(0.3)
+    before = time.monotonic()
     assert len(slow.reserve(["hipri"], 1)) == 1
-    end = time.monotonic() + 0.25
-    while time.monotonic() < end:
-        assert ours.maintain().recovered == 0
-        time.sleep(0.02)
+    look_again_s = ours.maintain().look_again_s
+    assert look_again_s is not None
+    assert look_again_s > 30.0 - (time.monotonic() - before) - 0.1
 
 
 def test_maintain_says_when_the_next_lease_ends(open_on: OpenTransport, ours: Transport) -> None:
     assert ours.maintain().look_again_s is None
+    before = time.monotonic()
     open_on("doomed/1", lease_s=20)
     open_on("other/1", lease_s=40)
     look_again_s = ours.maintain().look_again_s
     assert look_again_s is not None
-    assert 18 < look_again_s < 20.01
+    assert 20 - (time.monotonic() - before) - 0.1 < look_again_s < 20.01
 
 
 def test_whoever_looks_when_maintain_says_finds_the_dead_at_once(

@@ -174,6 +174,7 @@ class Places(RuleBasedStateMachine):
         return Counter(self.broker.places())
 
 
+@pytest.mark.timeout(400)  # thousands of steps, each with a look at everything
 def test_every_message_is_in_exactly_one_place(broker: Broker) -> None:
     explore(broker, max_examples=12)
 

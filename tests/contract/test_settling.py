@@ -6,8 +6,19 @@ import time
 
 from qworker.transports import Ack, Delivery, Envelope, Rejection, Transport
 
-from support.brokers import Broker, OpenTransport, soon, wait_for_due, wait_for_recovery
+from support.brokers import (
+    Broker,
+    OpenTransport,
+    publish_delayed,
+    soon,
+    wait_for_due,
+    wait_for_ready,
+    wait_for_recovery,
+)
 from support.messages import STRANGE, envelope, envelopes, numbers_of
+from support.waiting import wait_until
+
+FAR = 4_000_000_000.0
 
 
 def held_by(transport: Transport) -> list[int]:
@@ -38,12 +49,12 @@ def test_successors_are_published_with_the_ack(producer: Transport, ours: Transp
 
 
 def test_a_successor_may_wait_for_its_time(broker: Broker, producer: Transport, ours: Transport) -> None:
-    producer.publish(envelopes(1))
-    (delivery,) = ours.reserve(["hipri"], 1)
-    ours.ack([Ack(delivery, [envelope(1, due=soon())])])
-    assert [place for place, _ in broker.places()] == ["delayed"]
-    wait_for_due(ours, 1)
-    assert numbers_of(ours.reserve(["hipri"], 1)) == [1]
+    producer.publish(envelopes(2))
+    first, second = ours.reserve(["hipri"], 2)
+    ours.ack([Ack(first, [envelope(1, due=FAR)])])
+    assert sorted(place for place, _ in broker.places()) == ["delayed", "inflight"]
+    ours.ack([Ack(second, [envelope(2, due=soon())])])
+    assert numbers_of(wait_until(lambda: ours.reserve(["hipri"], 9), "its time has come")) == [2]
 
 
 def test_a_successor_may_go_to_the_front(producer: Transport, ours: Transport) -> None:
@@ -143,18 +154,30 @@ def test_a_repeated_requeue_does_nothing(broker: Broker, producer: Transport, ou
 
 
 def test_a_requeue_may_wait_for_its_time(broker: Broker, producer: Transport, ours: Transport) -> None:
-    producer.publish(envelopes(2))
-    ours.requeue(ours.reserve(["hipri"], 2), due=soon())
-    assert [place for place, _ in broker.places()] == ["delayed", "delayed"]
-    assert ours.reserve(["hipri"], 9) == []
-    wait_for_due(ours, 2)
-    assert numbers_of(ours.reserve(["hipri"], 9)) == [0, 1]
+    producer.publish(envelopes(4))
+    ours.requeue(ours.reserve(["hipri"], 2), due=FAR)
+    assert sorted(place for place, _ in broker.places()) == ["delayed", "delayed", "ready", "ready"]
+    ours.requeue(ours.reserve(["hipri"], 9), due=soon())
+    wait_for_ready(ours, 2)
+    assert numbers_of(ours.reserve(["hipri"], 9)) == [2, 3]
+
+
+def requeue_ahead(transport: Transport, count: int) -> None:
+    """Requeue so many messages for a moment that is still to come when that has been done."""
+    lead_s = 0.5
+    while True:
+        due = soon(lead_s)
+        assert transport.requeue(transport.reserve(["hipri"], count), due=due).done == count
+        if time.time() < due:
+            return
+        lead_s *= 3
 
 
 def test_a_requeue_goes_behind_what_waits_when_its_time_comes(producer: Transport, ours: Transport) -> None:
-    producer.publish([*envelopes(1), envelope(1, front=True, due=soon())])
+    publish_delayed(producer, lambda due: [envelope(1, front=True, due=due)])
     wait_for_due(ours, 1)
-    ours.requeue(ours.reserve(["hipri"], 2), due=soon())
+    producer.publish(envelopes(1))
+    requeue_ahead(ours, 2)
     producer.publish(envelopes(2, start=5))
     wait_for_due(ours, 2)
     assert numbers_of(ours.reserve(["hipri"], 9)) == [5, 6, 1, 0]
@@ -176,8 +199,7 @@ def test_crashes_are_counted_across_requeues_delays_and_owners(
     again = {delivery.raw: delivery for delivery in theirs.reserve(["hipri"], 2)}
     assert (again[fatal.raw].crashes, again[harmless.raw].crashes) == (1, 0)
     theirs.requeue([again[fatal.raw]], crashed=True, due=soon())
-    wait_for_due(ours, 1)
-    (third,) = ours.reserve(["hipri"], 1)
+    (third,) = wait_until(lambda: ours.reserve(["hipri"], 1), "its time has come")
     assert third.crashes == 2
     ours.requeue([third])
     assert theirs.reserve(["hipri"], 1)[0].crashes == 2

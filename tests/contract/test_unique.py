@@ -11,7 +11,15 @@ import pytest
 
 from qworker.transports import Ack, Delivery, Envelope, Rejection, Transport, make_seal
 
-from support.brokers import Broker, OpenTransport, soon, wait_for_due, wait_for_recovery
+from support.brokers import (
+    Broker,
+    OpenTransport,
+    publish_delayed,
+    soon,
+    wait_for_due,
+    wait_for_ready,
+    wait_for_recovery,
+)
 from support.messages import envelope, envelopes, numbers_of
 from support.waiting import wait_until
 
@@ -73,7 +81,7 @@ def test_the_same_message_is_not_published_twice(broker: Broker, producer: Trans
 
 
 def test_a_delayed_message_has_the_lock_as_well(producer: Transport, ours: Transport) -> None:
-    assert producer.publish([unique(due=soon())]) == []
+    publish_delayed(producer, lambda due: [unique(due=due)])
     assert len(producer.publish([unique()])) == 1
     assert len(producer.publish([unique(due=FAR)])) == 1
     wait_for_due(ours, 1)
@@ -96,7 +104,7 @@ def test_a_retry_goes_on_bearing_the_lock(producer: Transport, ours: Transport) 
     retry = replace(first, raw=first.raw.replace(b'"retries": 0', b'"retries": 1'), unique=False, due=soon())
     ours.ack([Ack(take(ours), [envelope(5), retry])])
     assert not is_free(producer)
-    wait_for_due(ours, 1)
+    wait_for_ready(ours, 2)
     ours.ack([Ack(delivery) for delivery in ours.reserve(["hipri"], 9)])
     assert is_free(producer)
 
@@ -173,12 +181,15 @@ def test_purging_ends_the_locks_of_what_it_deletes(producer: Transport, ours: Tr
 
 
 def test_a_lock_ends_by_itself(producer: Transport, ours: Transport) -> None:
+    producer.publish([unique("b", lasts_s=600)])
+    longer = take(ours)
     producer.publish([unique(number=1, lasts_s=0.3)])
     delivery = take(ours)
-    assert len(producer.publish([unique()])) == 1
-    wait_until(lambda: producer.publish([unique(number=2)]) == [], "the lock has ended", 5.0)
-    ours.ack([Ack(delivery)])
+    wait_until(lambda: producer.publish([unique(number=2)]) == [], "the lock has ended")
+    assert not is_free(producer, "b"), "its time is not over yet"
+    ours.ack([Ack(delivery), Ack(longer)])
     assert not is_free(producer), "the ack of the first message does not end the second one's lock"
+    assert is_free(producer, "b")
 
 
 def test_the_time_of_a_lock_counts_from_when_its_message_is_due(producer: Transport) -> None:
@@ -191,7 +202,7 @@ def test_the_time_of_a_lock_counts_from_when_its_message_is_due(producer: Transp
 def test_locks_that_nobody_released_do_not_stay_for_ever(broker: Broker, producer: Transport, ours: Transport) -> None:
     producer.publish([unique(f"t{n}", lasts_s=0.05) for n in range(50)])
     producer.publish([unique("last", lasts_s=600)])
-    wait_until(lambda: is_free(producer, "t49"), "the locks have ended", 5.0)
+    wait_until(lambda: is_free(producer, "t49"), "the locks have ended")
     ours.ack([Ack(delivery) for delivery in ours.reserve(["hipri"], 100)])
     assert is_free(producer, "last")
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -116,6 +117,7 @@ class UniquePlaces(RuleBasedStateMachine):
             assert all(count == 1 for count in self.living().values())
 
 
+@pytest.mark.timeout(400)  # thousands of steps, each with a look at everything
 def test_an_id_is_taken_exactly_while_its_message_lives(broker: Broker) -> None:
     class OnThisBroker(UniquePlaces):
         def __init__(self) -> None:

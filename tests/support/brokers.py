@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qworker.testing import MemoryBroker, MemoryTransport
-from qworker.transports import Ack, Delivery, Rejection, Settled, Transport, open_transport
+from qworker.transports import Ack, Delivery, Envelope, Rejection, Settled, Transport, open_transport
 from qworker.transports.sqs import SqsTransport
 
 from .moto_server import MotoServer
@@ -19,6 +19,8 @@ from .redis_server import RedisServer
 from .waiting import wait_until
 
 Places = list[tuple[str, bytes]]
+#: A machine that is busy with something else lets a server take its time.
+PATIENCE_S = 30.0
 #: A fixture that opens transports on SQS, with options.
 OpenSqs = Callable[..., "PatientTransport"]
 
@@ -66,7 +68,7 @@ class InSqlite:
             file.unlink()
 
     def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
-        quick = {"synchronous": "OFF", **options}
+        quick = {"synchronous": "OFF", "socket_timeout": PATIENCE_S, **options}
         return open_transport(f"sqlite:///{self.path}", options=quick, owner=owner, lease_s=lease_s)
 
     def places(self) -> Places:
@@ -87,7 +89,7 @@ class InRedis:
             client.flushall()
 
     def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
-        return open_transport(self.url, options=options, owner=owner, lease_s=lease_s)
+        return open_transport(self.url, options={"socket_timeout": PATIENCE_S, **options}, owner=owner, lease_s=lease_s)
 
     def places(self) -> Places:
         with self.server.client() as client:
@@ -99,33 +101,55 @@ class InRedis:
                 client.execute_command("CLIENT", "UNPAUSE")
 
     def _places(self, client: Any) -> Places:
-        keys = set(client.keys("*"))
-        lists = [key for key in keys if client.type(key) == b"list"]
-        ready = [raw for key in lists for raw in client.lrange(key, 0, -1)]
-        delayed = client.hgetall("qworker:delayed:data")
-        dead = client.hgetall("qworker:dead:data")
-        assert set(client.zrange("qworker:delayed", 0, -1)) == set(delayed)
-        assert set(client.zrange("qworker:dead", 0, -1)) == set(dead)
+        content = _content(client)
+        lists = (value for value in content.values() if isinstance(value, list))
+        delayed, dead = content.get(b"qworker:delayed:data", {}), content.get(b"qworker:dead:data", {})
+        assert content.get(b"qworker:delayed", {}).keys() == delayed.keys()
+        assert content.get(b"qworker:dead", {}).keys() == dead.keys()
         return [
-            *(("ready", raw) for raw in ready),
+            *(("ready", raw) for raws in lists for raw in raws),
             *(("delayed", _delayed_envelope(data)) for data in delayed.values()),
-            *(("inflight", raw) for raw in self._in_flight(client, keys)),
+            *(("inflight", raw) for raw in _in_flight(content)),
             *(("dead", data.partition(b"\n")[2]) for data in dead.values()),
         ]
 
-    def _in_flight(self, client: Any, keys: set[bytes]) -> list[bytes]:
-        held_keys = [key for key in keys if key.startswith(b"qworker:held:")]
-        tags = [tag for key in held_keys for tag in client.smembers(key)]
-        unacked, odd = client.hgetall("unacked"), client.hgetall("qworker:odd")
-        assert sorted(tags) == sorted([*unacked, *odd]), "each tag has one owner and one envelope"
-        for key in (key for key in keys if key.startswith(b"qworker:started:")):
-            held = client.smembers(key.replace(b":started:", b":held:"))
-            assert client.smembers(key) <= held, "only what an owner holds is marked as started"
-        assert set(client.zrange("unacked_index", 0, -1)) == {*unacked, *odd}
-        owners = set(client.zrange("qworker:leases", 0, -1))
-        assert owners == set(client.hkeys("qworker:sessions")) == client.smembers("qworker:owners")
-        assert {key.removeprefix(b"qworker:held:") for key in held_keys} <= owners
-        return [*(entry[1 : entry.rindex(b', "", ')] for entry in unacked.values()), *odd.values()]
+
+#: How to read the whole of a key, by its type; a sorted set becomes a dict. Nothing here stands in plain strings.
+_READING: dict[bytes, Callable[[Any, bytes], Any]] = {
+    b"list": lambda ask, key: ask.lrange(key, 0, -1),
+    b"hash": lambda ask, key: ask.hgetall(key),
+    b"set": lambda ask, key: ask.smembers(key),
+    b"zset": lambda ask, key: ask.zrange(key, 0, -1, withscores=True),
+}
+
+
+def _content(client: Any) -> dict[bytes, Any]:
+    """Every key with what it holds, in few round trips: on a busy machine each of them takes its time."""
+    keys = client.keys("*")
+    with client.pipeline(transaction=False) as ask:
+        for key in keys:
+            ask.type(key)
+        kinds = {key: kind for key, kind in zip(keys, ask.execute(), strict=True) if kind in _READING}
+        for key, kind in kinds.items():
+            _READING[kind](ask, key)
+        values = dict(zip(kinds, ask.execute(), strict=True))
+    return {key: dict(value) if kinds[key] == b"zset" else value for key, value in values.items()}
+
+
+def _in_flight(content: Mapping[bytes, Any]) -> list[bytes]:
+    held = {key: tags for key, tags in content.items() if key.startswith(b"qworker:held:")}
+    unacked, odd = content.get(b"unacked", {}), content.get(b"qworker:odd", {})
+    tags = sorted(tag for some in held.values() for tag in some)
+    assert tags == sorted([*unacked, *odd]), "each tag has one owner and one envelope"
+    for key, started in content.items():
+        if key.startswith(b"qworker:started:"):
+            its_own = held[key.replace(b":started:", b":held:")]
+            assert started <= its_own, "only what an owner holds is marked as started"
+    assert content.get(b"unacked_index", {}).keys() == {*unacked, *odd}
+    owners = content.get(b"qworker:leases", {}).keys()
+    assert owners == content.get(b"qworker:sessions", {}).keys() == content.get(b"qworker:owners", set())
+    assert {key.removeprefix(b"qworker:held:") for key in held} <= owners
+    return [*(entry[1 : entry.rindex(b', "", ')] for entry in unacked.values()), *odd.values()]
 
 
 def _delayed_envelope(data: bytes) -> bytes:
@@ -148,8 +172,37 @@ def wait_for_recovery(transport: Transport, count: int) -> None:
         total += transport.maintain().recovered
         return total >= count
 
-    wait_until(recovered, f"{count} messages of a dead owner are given back", 10.0)
+    wait_until(recovered, f"{count} messages of a dead owner are given back")
     assert total == count
+
+
+def publish_delayed(transport: Transport, make: Callable[[float], Sequence[Envelope]]) -> None:
+    """Publish what `make` makes of a moment, all of it for then or a little later, before that moment comes.
+
+    Where the machine was too slow for that, what it made is deleted, and made once more with more time.
+    """
+    lead_s = 0.5
+    while True:
+        due = time.time() + lead_s
+        batch = make(due)
+        assert transport.publish(batch) == []
+        if time.time() < due:
+            return
+        _delete(transport, batch)
+        lead_s *= 3
+
+
+def _delete(transport: Transport, batch: Sequence[Envelope]) -> None:
+    queues = sorted({envelope.queue for envelope in batch})
+    total = 0
+
+    def deleted() -> bool:
+        nonlocal total
+        transport.maintain()
+        total += transport.purge(queues)
+        return total == len(batch)
+
+    wait_until(deleted, "what came too late is deleted")
 
 
 def wait_for_due(transport: Transport, count: int) -> None:
@@ -161,8 +214,18 @@ def wait_for_due(transport: Transport, count: int) -> None:
         total += transport.maintain().moved
         return total >= count
 
-    wait_until(moved, f"{count} delayed messages are moved", 10.0)
+    wait_until(moved, f"{count} delayed messages are moved")
     assert total == count
+
+
+def wait_for_ready(transport: Transport, count: int, queue: str = "hipri") -> None:
+    """Let `transport` move what is due until so many messages wait, however they came there."""
+
+    def are_ready() -> bool:
+        transport.maintain()
+        return transport.depths([queue])[queue] == count
+
+    wait_until(are_ready, f"{count} messages wait")
 
 
 def soon(seconds: float = 0.5) -> float:

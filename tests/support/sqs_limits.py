@@ -20,6 +20,7 @@ BEYOND_SQS: Final[dict[str, tuple[str, ...]]] = {
         "test_two_workers_recover_each_message_once",
         "test_what_an_owner_holds_when_it_leaves_comes_back_after_its_lease",
         "test_maintain_says_when_the_next_lease_ends",
+        "test_reserving_renews_the_lease",
         "test_whoever_looks_when_maintain_says_finds_the_dead_at_once",
         "test_an_owner_that_gets_its_lost_message_back_cannot_settle_the_first_receipt",
         "test_a_crash_count_survives_the_death_of_the_owner",
