@@ -7,8 +7,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+
+from .waiting import wait_until
 
 
 class Proxy:
@@ -26,6 +29,7 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._said: dict[socket.socket, bytes] = {}
         self._deaf: bytes | None = None
+        self._forgotten: set[socket.socket] = set()
         self._interruptions: list[tuple[bytes, Callable[[], object]]] = []
         self._lock = threading.Lock()
         self._rewritten: tuple[bytes, bytes] | None = None
@@ -43,6 +47,28 @@ class Proxy:
         """Once: when a client sends `marker`, forward what stands before it, run `action`, then forward the rest."""
         with self._lock:
             self._interruptions.append((marker, action))
+
+    @contextmanager
+    def lost_replies(self, has_happened: Callable[[], object]) -> Iterator[None]:
+        """In the block replies are swallowed, and every connection ends as soon as `has_happened` on the server."""
+
+        def end() -> None:
+            wait_until(has_happened, "the server has done what it was told")
+            self.cut()
+
+        self.swallows_replies = True
+        watcher = threading.Thread(target=end)
+        watcher.start()
+        try:
+            yield
+        finally:
+            watcher.join()
+            self.swallows_replies = False
+
+    def forget(self) -> None:
+        """Let nothing more pass on the connections that exist, as a firewall does that knows nothing of them."""
+        with self._lock:
+            self._forgotten.update(end for pair in self._pairs for end in pair)
 
     def deafen(self, marker: bytes) -> None:
         """Deliver nothing more to clients that have sent `marker`, while their connections stay open."""
@@ -100,7 +126,7 @@ class Proxy:
             while data := source.recv(65536):
                 if from_client:
                     self._said[source] = self._said.get(source, b"") + data
-                if self.is_black_hole or (not from_client and self._is_withheld(sink)):
+                if self.is_black_hole or source in self._forgotten or (not from_client and self._is_withheld(sink)):
                     continue
                 time.sleep(self.latency_s)
                 if from_client:

@@ -10,6 +10,8 @@ import pytest
 from qworker.core.errors import TransportError
 from qworker.transports import Link, read_url
 
+from support.impatience import impatient
+
 SIZE = 1_000_000
 
 
@@ -29,11 +31,11 @@ def test_what_a_hung_server_has_not_taken_is_never_delivered() -> None:
         listener.listen()
         thread = threading.Thread(target=greet_and_fall_silent, args=(listener, accepted))
         thread.start()
-        link = Link(read_url(f"redis://127.0.0.1:{listener.getsockname()[1]}", {"socket_timeout": 0.3})[0])
+        link = Link(read_url(f"redis://127.0.0.1:{listener.getsockname()[1]}", {})[0])
         thread.join()
     with accepted[0] as server:
         server.settimeout(10)
-        with pytest.raises(TransportError, match="did not answer"):
+        with impatient(link, 0.3), pytest.raises(TransportError, match="did not answer"):
             link.call(("SET", "key", b"x" * SIZE))
         received, is_reset = read_all(server)
         assert is_reset
