@@ -81,6 +81,8 @@ def test_a_run_that_ended_is_repeated_only_if_its_worker_was_killed_in_the_ack_w
         ([(1.0, 5.0), (2.0, 5.0), (2.2, 5.16)], True),
         ([(1.0, 5.0), (2.0, 5.0), (2.2, 5.14)], False),  # 60 ms in which nobody waited
         ([(1.0, 0.0), (1.9, 0.9), (2.0, 0.9)], False),  # before its end
+        ([(1.0, 5.0), (1.99, 5.0), (2.25, 5.25)], True),  # whoever counts had to wait himself
+        ([(1.0, 5.0), (1.99, 5.0), (2.205, 5.005), (2.5, 5.3)], False),  # behind it
         ([(2.1, 7.0)], False),
         ([], False),
     ],

@@ -5,7 +5,7 @@ The scenarios write faults down before they happen; the judge (`judge.py`) asks 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,13 +33,19 @@ class CalmClock:
         """Whether `run` had ended so long before that its ack must have reached the broker."""
         if run.ended is None or moment <= run.ended:
             return False
-        calm_s = moment - run.ended - (self._waited_until(moment) - self._waited_until(run.ended))
+        calm_s = moment - run.ended - self._waited_between(run.ended, moment)
         return calm_s > self._ack_s or moment > run.ended + LONGEST_ACK_S
 
-    def _waited_until(self, moment: float) -> float:
-        """By the last record before; what comes after the last one is calm."""
-        at = bisect_right(self._moments, moment)
-        return self._waited[at - 1] if at else self._waited[0] if self._waited else 0.0
+    def _waited_between(self, since: float, until: float) -> float:
+        """By the last record before and the first one behind: who writes them has to wait for a processor as well.
+
+        What lies before the first record and behind the last one is calm.
+        """
+        if not self._moments:
+            return 0.0
+        first = max(0, bisect_right(self._moments, since) - 1)
+        last = min(len(self._moments) - 1, bisect_left(self._moments, until))
+        return max(0.0, self._waited[last] - self._waited[first])
 
 
 @dataclass(frozen=True, slots=True)
