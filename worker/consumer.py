@@ -43,7 +43,8 @@ from .waiting import Waiting
 
 logger = logging.getLogger("qworker.worker")
 
-#: The longest sleep: the master sees by the beat of the turns that this thread lives.
+#: The longest sleep: the master sees by the beat of the turns that this thread lives. Where it judges that sooner, half
+#: of its time-out.
 LONGEST_SLEEP_S: Final = 5.0
 
 
@@ -97,6 +98,7 @@ class Consumer:
         self._intake = Intake(link, ledger, settler, self._dispatcher, pace, notices, deaf_timeout_s, burst=burst)
         self._waiting = Waiting(mailbox)
         self._leaving = Leaving(ledger, settler, self._report_drained)
+        self._longest_sleep_s = min(LONGEST_SLEEP_S, deaf_timeout_s / 2 or LONGEST_SLEEP_S)
         self.beat = clock.monotonic()  # when the last turn began; read by the master
         self.is_connecting = False  # which may take longer than other things; read by the master
         self._obeying = Obeying(
@@ -211,7 +213,7 @@ class Consumer:
             self._enforcer.next_at(),
             self._intake.next_at(),
             self.title.next_at if self.title is not None else math.inf,
-            now + LONGEST_SLEEP_S,
+            now + self._longest_sleep_s,
         )
         if self._link.is_up:
             at = min(at, self._marks.next_at())

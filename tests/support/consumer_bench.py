@@ -93,7 +93,7 @@ class Memory:
 class Bench:
     """A consumer and everything around it, in the hands of a test."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deaf_timeout_s: float = 30.0) -> None:
         self.clock = FakeClock()
         self.broker = MemoryBroker(self.clock)
         self.transport = FlakyTransport(MemoryTransport(self.broker, owner="me/1"))
@@ -116,7 +116,15 @@ class Bench:
             horizon=self.horizons.append,
         )
         self.consumer = Consumer(
-            self.link, self.ledger, self.settler, Pace(4), self.mailbox, self.clock, self.notices.append, self.table
+            self.link,
+            self.ledger,
+            self.settler,
+            Pace(4),
+            self.mailbox,
+            self.clock,
+            self.notices.append,
+            self.table,
+            deaf_timeout_s=deaf_timeout_s,
         )
         self.children: list[FakeChild] = []
 

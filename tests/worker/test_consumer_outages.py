@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from qworker.pool.wire import pack_state
@@ -129,6 +131,16 @@ def test_a_worker_that_hears_again_after_its_connection_was_made_anew_goes_on(be
         bench.turn(1)
     assert child.read() is not None
     assert "deaf" not in bench.kinds()
+
+
+@pytest.mark.parametrize(("deaf_timeout_s", "longest_s"), [(2.0, 1.0), (30.0, 5.0), (0.0, 5.0)])
+def test_a_worker_with_nothing_to_do_turns_often_enough_not_to_be_taken_for_one_that_hangs(
+    deaf_timeout_s: float, longest_s: float
+) -> None:
+    with closing(Bench(deaf_timeout_s=deaf_timeout_s)) as bench:
+        bench.mailbox.post("quiet")
+        bench.turn()
+        assert 0.0 < bench.consumer._timeout() <= longest_s
 
 
 @pytest.mark.parametrize("excuse", ["empty", "quiet", "busy"])
