@@ -16,7 +16,7 @@ from support import wait_until
 
 PAGE = Path(made.__file__).resolve().parent.parent / "celery.md"
 LIMIT_S = 100.0
-CLIENT = "from tasks import charge; print(charge.delay(7).get(timeout=60))"
+CLIENT = "from tasks import charge; print(charge.delay(7).get(timeout=90))"
 
 
 @pytest.mark.timeout(300)

@@ -26,15 +26,16 @@ def test_the_code_of_the_page_runs_in_its_order(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("\n".join(definitions), "utf-8")
     (tmp_path / "page.py").write_text("from shop import *\n" + "\n".join(b for b in blocks if b not in definitions))
     command = [sys.executable, "-m", "qworker", "-A", "shop", "-c", "1"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as worker:
+    log = tmp_path / "worker.log"
+    with log.open("wb") as stderr, subprocess.Popen(command, cwd=tmp_path, stderr=stderr) as worker:
         try:
+            wait_until(lambda: "ready: " in log.read_text("utf-8"), "the worker is ready", LIMIT_S)
             words = [sys.executable, "page.py"]
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
         finally:
             worker.terminate()
-            _, log = worker.communicate(timeout=LIMIT_S)
-        wait_until(lambda: worker.poll() is not None, "the worker has stopped")
-    assert done.stdout.splitlines() == ["5", "SUCCESS True"], done.stderr + log
+            wait_until(lambda: worker.poll() is not None, "the worker has stopped", LIMIT_S)
+    assert done.stdout.splitlines() == ["5", "SUCCESS True"], done.stderr + log.read_text("utf-8")
 
 
 def test_every_option_has_a_description_and_every_description_an_option() -> None:
