@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+import os
+import pwd
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import click
 
 from ..core.errors import ConfigError
-from ..monitor import AskError, Place, ask, find_sockets, get
+from ..monitor import AskError, Place, ask, find_all_sockets, get, is_live, nobody, parse
 from .common import Target, table
 from .common import command as make_command
 from .health_cmd import place_options
@@ -18,24 +21,58 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def _status(target: Target, hostname: str | None, http: str | None, http_token: str | None, as_json: bool) -> int:
+    """Show each worker that answers, and say of each other one why not: then the exit code is 1."""
     try:
-        answers = _answers(hostname, http, http_token or "")
-    except (AskError, ConfigError) as error:
+        workers = _workers(hostname, http)
+    except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    for number, answer in enumerate(answers):
-        if as_json:
-            click.echo(json.dumps(answer, ensure_ascii=False))
-        else:
-            click.echo(("\n" if number else "") + _page(answer))
-    return 0
+    shown = failed = 0
+    for worker in workers:
+        try:
+            page = _shown(_read(*worker.ask(http_token or "")), worker.user, as_json=as_json)
+        except (AskError, ConfigError) as error:
+            if not worker.has_gone():
+                click.echo(f"qworker: {_printable(str(error))}", err=True)
+                failed += 1
+            continue
+        click.echo(("\n" if shown and not as_json else "") + page)
+        shown += 1
+    if not shown and not failed:
+        raise click.ClickException(nobody(hostname))
+    return 1 if failed else 0
 
 
-def _answers(node: str | None, http: str | None, token: str) -> list[dict[str, Any]]:
-    """Of every worker here, or of the one that was named. Raises AskError, ConfigError."""
-    found = [] if http and (node is None or http.startswith("unix:")) else find_sockets(node)
-    if len(found) > 1:
-        return [_read(*get(Place(path=one.path), "/status")) for one in found]
-    return [_read(*ask("/status", node=node, http=http, token=token))]
+class _Worker(NamedTuple):
+    """Somebody to ask. `path`: of the socket that was found; `user`: whose worker it is, where that is not who asks."""
+
+    ask: Callable[[str], tuple[int, bytes]]
+    path: str = ""
+    user: str = ""
+
+    def has_gone(self) -> bool:
+        """Whether it has ended since it was found."""
+        return bool(self.path) and not is_live(self.path)
+
+
+def _workers(node: str | None, http: str | None) -> list[_Worker]:
+    """Every worker here, or those that are meant. Raises ConfigError."""
+    found = [] if http and (node is None or parse(http).path) else find_all_sockets(node)
+    if found:
+        return [_Worker(partial(_ask_socket, one.path), one.path, _user(one.uid)) for one in found]
+    return [_Worker(lambda token: ask("/status", node=node, http=http, token=token))]
+
+
+def _ask_socket(path: str, token: str) -> tuple[int, bytes]:
+    return get(Place(path=path), "/status")
+
+
+def _user(uid: int) -> str:
+    if uid == os.geteuid():
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _read(status: int, body: bytes) -> dict[str, Any]:
@@ -49,8 +86,20 @@ def _read(status: int, body: bytes) -> dict[str, Any]:
     return answer
 
 
-def _page(answer: Mapping[str, Any]) -> str:
+def _shown(answer: dict[str, Any], user: str, *, as_json: bool) -> str:
+    """Raises AskError for what no worker of this version answers."""
+    if as_json:
+        return json.dumps({**answer, "user": user} if user else answer, ensure_ascii=False)
+    try:
+        return _page(answer, user)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AskError(f"this is no status of a worker of this version: {error!r} in {str(answer)[:200]}") from None
+
+
+def _page(answer: Mapping[str, Any], user: str) -> str:
     lines = [f"{name + ':':<10}{value}" for name, value in _rows(answer)]
+    if user:
+        lines.insert(1, f"{'user:':<10}{user}")
     rows = [_child(child) for child in answer["children"]]
     if rows:
         lines += ["", table(("child", "pid", "state", "for", "memory", "runs"), rows)]

@@ -5,8 +5,8 @@ Called by `wish.py` around the worker's whole life. The order matters:
 1. whom to become is looked up, and what will be refused is refused, while the caller still looks;
 2. the working directory, then the umask: every relative path is meant from there;
 3. into the background;
-4. as root: the pid file and the log file are made and given to the user, because he could not make them in /run or
-   /var/log; in their folders he cannot remove or replace them either, and need not;
+4. as root: a folder for sockets, the pid file and the log file are made and given to the user, because he could not
+   make them in /run or /var/log; in their folders he cannot remove or replace them either, and need not;
 5. standard streams are let go, root is given up, and then the log is opened as that user.
 
 A worker that replaces its own program (exec, the same process id) finds all of this done and repeats nothing: `mark`.
@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..core.runtime_folder import make_place_of
 from .caller import Caller
 from .detach import check_detaching, detach
 from .identity import Identity
@@ -52,6 +53,8 @@ def _settle(wish: Wish, pidfile: Pidfile | None) -> Caller | None:
     if pidfile is not None:
         pidfile.acquire(identity)
     try:
+        if identity is not None:
+            make_place_of(identity.uid, identity.gid)
         if wish.logfile and identity is not None:
             make_for(identity, wish.logfile)
         if caller is not None:

@@ -2,8 +2,8 @@
 
 Used by the endpoint and by those who ask it; so nothing heavy is imported here. A node's own socket is
 `qworker/<node>.sock` under $XDG_RUNTIME_DIR, else /run for root, else the temporary directory; a service of systemd has
-it in the runtime directory that its unit gives it (`/run/qworker/shop`). A second worker of the same node name puts its
-process id behind the name.
+it in the runtime directory that its unit gives it (`/run/qworker/shop`), and a worker that has given root up in
+`/run/qworker/<user id>`. A second worker of the same node name puts its process id behind the name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from ..core.errors import ConfigError
+from ..core.runtime_folder import SERVICES, make_services_folder, place_of
 
 OFF: Final = "off"
 #: The longest path of a socket in bytes: unix(7) has 108, the last one is a zero.
@@ -79,18 +80,23 @@ def folders(env: Mapping[str, str] = os.environ) -> list[str]:
     The last one has the user's number in its name: in a temporary directory that all share, somebody else may have
     made the one before it.
     """
-    temporary = env.get("TMPDIR") or "/tmp"
-    bases = [base for base in (env.get("XDG_RUNTIME_DIR"), "/run" if not os.geteuid() else None, temporary) if base]
-    found = [os.path.join(base, FOLDER) for base in bases]
+    temporary, runtime, uid = env.get("TMPDIR") or "/tmp", env.get("XDG_RUNTIME_DIR"), os.geteuid()
+    found = [os.path.join(runtime, FOLDER)] if runtime else []
+    if not uid:
+        found.append(SERVICES)
+    elif os.path.isdir(place_of(uid)):
+        found.append(place_of(uid))
+    found.append(os.path.join(temporary, FOLDER))
     if env.get("RUNTIME_DIRECTORY"):  # systemd.exec(5)
         found.insert(0, env["RUNTIME_DIRECTORY"].partition(":")[0])
-    return [*dict.fromkeys(found), os.path.join(temporary, f"{FOLDER}-{os.geteuid()}")]
+    return [*dict.fromkeys(found), os.path.join(temporary, f"{FOLDER}-{uid}")]
 
 
 def places_to_look(env: Mapping[str, str] = os.environ) -> list[str]:
     """Folders in which sockets of workers may be that this user may ask: those of services are in /run."""
-    found = [*folders(env), os.path.join("/run", FOLDER)]
-    of_services = [os.path.join(base, FOLDER) for base in (env.get("XDG_RUNTIME_DIR"), "/run") if base]
+    runtime = env.get("XDG_RUNTIME_DIR")
+    of_services = [*([os.path.join(runtime, FOLDER)] if runtime else []), SERVICES]
+    found = [*folders(env), SERVICES]
     return list(dict.fromkeys([*found, *(inner for folder in of_services for inner in _folders_in(folder))]))
 
 
@@ -109,6 +115,8 @@ def file_name(node: str, mark: str = "") -> str:
 
 def make_folder(path: str) -> bool:
     """Make the folder if need be; False unless it is there, ours, and nobody else may write into it."""
+    if path == SERVICES:
+        return make_services_folder()
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         try:

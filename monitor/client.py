@@ -1,4 +1,4 @@
-"""Asking a worker on this host: finds its socket, sends one GET, reads the answer. For `health` and `status`.
+"""Asking a worker on this host: one GET to its socket, and its answer. For `health` and `status`.
 
 A health check runs every few seconds and has 100 ms: so this speaks its few lines of HTTP itself and imports only what
 the interpreter has loaded anyway, and `socket`.
@@ -8,61 +8,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+import sys
+import time
+from typing import Final
 
-from .address import FOLDER, SUFFIX, Place, file_name, parse, places_to_look
+from .address import Place, parse, places_to_look
+from .finding import Found, find_all_sockets, find_sockets
 
-#: How long a worker may take to answer.
+#: How long a worker may take until its answer is complete.
 TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class AskError(Exception):
     """No answer, or no one to ask; the text says what to do."""
-
-
-class Found(NamedTuple):
-    """A worker's socket: the node's name as the file says it, and its path."""
-
-    node: str
-    path: str
-
-
-def find_sockets(node: str | None = None, env: Mapping[str, str] = os.environ) -> list[Found]:
-    """The sockets that somebody listens on, by name, in the first place that has any; with `node`, those called so.
-
-    A folder `qworker` and those of services in it are one place.
-    """
-    places: dict[str, list[str]] = {}
-    for folder in places_to_look(env):
-        above = os.path.dirname(folder)
-        places.setdefault(above if os.path.basename(above) == FOLDER else folder, []).append(folder)
-    for folders in places.values():
-        found = [one for folder in folders for one in _sockets_in(folder, node)]
-        if found:
-            return found
-    return []
-
-
-def _sockets_in(folder: str, node: str | None) -> list[Found]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    sockets = [Found(name.removesuffix(SUFFIX), os.path.join(folder, name)) for name in names if name.endswith(SUFFIX)]
-    return [one for one in sockets if _is_called(one.node, node) and is_live(one.path)]
-
-
-def _is_called(name: str, node: str | None) -> bool:
-    if node is None:
-        return True
-    host = socket.gethostname()
-    wanted = node.replace("%h", host).replace("%n", host.partition(".")[0]).replace("%d", host.partition(".")[2])
-    wanted = file_name(wanted).removesuffix(SUFFIX)
-    plain, _, number = name.rpartition("-")
-    names = {name, plain} if number.isdigit() else {name}
-    return wanted in names or wanted in {one.partition("@")[0] for one in names}
 
 
 def _first_of_each_name(found: list[Found]) -> list[Found]:
@@ -72,32 +31,22 @@ def _first_of_each_name(found: list[Found]) -> list[Found]:
     return [one for one, (plain, _, number) in parts if not (number.isdigit() and plain in names)]
 
 
-def is_live(path: str) -> bool:
-    """Whether somebody listens on this socket, or it cannot be told because we may not ask."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.5)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:  # we may not, or its queue is full: then it has one
-            return True
-    return True
-
-
 def get(place: Place, path: str, *, token: str = "", timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
-    """GET `path`; returns status and body. Raises AskError."""
+    """GET `path`; returns status and body. Raises AskError, also if a socket's file is not of who listens there."""
     request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n"
     if token.strip():
         request += f"Authorization: Bearer {token.strip()}\r\n"
+    deadline = time.monotonic() + timeout_s
     try:
         with _connected(place, timeout_s) as link:
             link.sendall(f"{request}\r\n".encode("ascii", "replace"))
-            answer = _read_all(link)
+            answer = _read_all(link, deadline)
     except TimeoutError:
         raise AskError(f"the worker at {place} does not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise AskError(f"the worker at {place} cannot be asked: {error.strerror or error}") from None
+    if not answer:
+        raise AskError(f"the worker at {place} has ended, or so many ask it that it has no time for this")
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(None, 2)
     if len(words) < 2 or not words[1].isdigit():
@@ -114,18 +63,35 @@ def _connected(place: Place, timeout_s: float) -> socket.socket:
     try:
         link.settimeout(timeout_s)
         link.connect(place.path)
+        _check_owner(link, place)
     except BaseException:
         link.close()
         raise
     return link
 
 
-def _read_all(link: socket.socket) -> bytes:
+def _check_owner(link: socket.socket, place: Place) -> None:
+    """Raises AskError when another user listens than the one whom the file of the socket belongs to."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return
+    credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # unix(7): pid, uid, gid
+    uid, owner = int.from_bytes(credentials[4:8], sys.byteorder), os.stat(place.path).st_uid
+    if uid != owner:
+        raise AskError(f"{place} belongs to user {owner}, but user {uid} listens there: not asked")
+
+
+def _read_all(link: socket.socket, deadline: float) -> bytes:
+    """What comes until the end. Raises TimeoutError when that has not come by the deadline."""
     data = bytearray()
-    while piece := link.recv(65536):
-        data += piece
-        if len(data) > _MOST_BYTES:
+    while len(data) <= _MOST_BYTES:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        link.settimeout(left_s)
+        piece = link.recv(65536)
+        if not piece:
             break
+        data += piece
     return bytes(data)
 
 
@@ -146,5 +112,12 @@ def ask(path: str, *, node: str | None, http: str | None, token: str = "") -> tu
         return get(Place(path=found[0].path), path)
     if place.host:
         return get(place, path, token=token)
+    raise AskError(nobody(node))
+
+
+def nobody(node: str | None) -> str:
+    """What to say where no worker was found that is believed."""
     called = f" that is called {node}" if node else ""
-    raise AskError(f"no worker{called} runs here, as far as {' and '.join(places_to_look())} show")
+    text = f"no worker{called} runs here, as far as {' and '.join(places_to_look())} show"
+    strange = "".join(f"; {one.path} is user {one.uid}'s" for one in find_all_sockets(node) if not one.is_believed)
+    return f"{text}{strange}, who may call it what he likes: --http unix:PATH asks it" if strange else text

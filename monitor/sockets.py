@@ -19,7 +19,7 @@ from typing import Final
 from ..core import log_events, logs
 from ..core.errors import ConfigError
 from .address import LONGEST_PATH, SUFFIX, file_name, folders, make_folder
-from .client import is_live
+from .finding import is_live
 
 logger = logging.getLogger("qworker.monitor")
 

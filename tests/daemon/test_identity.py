@@ -16,6 +16,7 @@ import pytest
 
 from qworker.core.errors import ConfigError
 from qworker.daemon import Identity
+from qworker.monitor import find_sockets
 
 from support.background import Background, way_for_others
 
@@ -109,10 +110,14 @@ def test_what_root_has_made_belongs_to_the_user_and_stays_usable(home: Backgroun
         assert ended.returncode == 0
         assert home.log_path.stat().st_uid == os.geteuid()
         return
-    ended = home.start("--uid", str(NOBODY), "--gid", str(NOBODY), prefix=way_for_others(home.folder))
+    who = ("--uid", str(NOBODY), "--gid", str(NOBODY), "-n", "dropped@here")
+    ended = home.start(*who, prefix=way_for_others(home.folder), env={"XDG_RUNTIME_DIR": "/root"})
     assert ended.returncode == 0, ended.stderr
     for path in (home.pidfile, home.log_path):
         assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
+    (found,) = find_sockets("dropped@here")
+    assert found.path.startswith(f"/run/qworker/{NOBODY}/dropped@here"), "a place that only root could give away"
+    assert found.uid == NOBODY
     assert "ready: 1 children" in home.log
     home.stop()
     assert home.pidfile.read_text() == "", "it cannot be removed, so it is emptied"
