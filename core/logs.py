@@ -15,7 +15,7 @@ import os
 import sys
 from typing import IO, Any, Final
 
-from .errors import ConfigError
+from .errors import ConfigError, SoftTimeLimitExceeded
 from .journal import is_journal, with_priority
 from .log_sinks import FileSink, Sink
 from .loglines import Context, Event, LogFormat, Patterns, Render, TaskInfo, renderer
@@ -186,6 +186,8 @@ class LineHandler(logging.Handler):
         """Write the record. A message whose arguments do not fit it is reported on stderr, as logging does."""
         try:
             line = self._render(record)
+        except SoftTimeLimitExceeded:  # it came just now, for the task that writes this line
+            raise
         except Exception:  # the user's format string or __str__ may raise anything
             self.handleError(record)
             return

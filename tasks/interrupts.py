@@ -2,11 +2,13 @@
 
 One object per child (`interrupts`). An order is about one message; it is raised only while that message's own code
 runs, at most once for each kind, never inside `shield()`, and never in our own frames: what the master orders too
-early or too late is ordered again, so nothing is lost by leaving it.
+early or too late is ordered again, so nothing is lost by leaving it. Neither is it raised where it would get lost: in a
+log handler, which swallows what is raised in it, or in a finaliser.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +50,8 @@ class Hooks(Protocol):
 
 #: The signal by which the master says that there is an order; without one it means that the log is to be reopened.
 SIGNAL: Final = signal.SIGUSR2
+#: Calls `emit` of every handler but our own, which lets a soft time limit pass.
+_LOG_HANDLER: Final = logging.Handler.handle.__code__
 
 
 class Interrupts:
@@ -116,7 +120,7 @@ class Interrupts:
             return
         if self._shields:
             self._pending = order
-        else:
+        elif not _is_swallowed_in(frame):
             self._raise(order)
 
     def _raise(self, order: Order) -> None:
@@ -125,6 +129,15 @@ class Interrupts:
             return
         self._given.add(order)
         raise WorkerShutdown("the worker stops") if order is Order.SHUTDOWN else SoftTimeLimitExceeded()
+
+
+def _is_swallowed_in(frame: FrameType | None) -> bool:
+    """Whether an exception that is raised here would not reach the task: handlers and finalisers only report it."""
+    while frame is not None:
+        if frame.f_code is _LOG_HANDLER or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 interrupts: Final = Interrupts()

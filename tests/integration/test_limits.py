@@ -74,3 +74,47 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.parametrize("where", ["handler", "argument", "finaliser"])
+def test_a_soft_limit_that_comes_where_exceptions_get_lost_is_raised_behind_it(shop: Shop, where: str) -> None:
+    shop.write((shop.folder / "shop.py").read_text() + _LOSES_EXCEPTIONS)
+    shop.worker("-c", "1", "-Q", "hipri")
+    with pytest.raises(SoftTimeLimitExceeded):
+        shop.app.send_task("shop.loses", (where,), queue="hipri").get(timeout=20)
+    assert shop.ran() == ["begun"]
+
+
+# Each way takes longer than the limit, in code of which Python or logging only reports what it raises.
+_LOSES_EXCEPTIONS = """
+import logging
+
+class Slow(logging.Handler):
+    def emit(self, record):
+        try:
+            time.sleep(0.8)
+        except Exception:
+            self.handleError(record)
+
+class SlowText:
+    def __str__(self):
+        time.sleep(0.8)
+        return "at last"
+
+class SlowEnd:
+    def __del__(self):
+        time.sleep(0.8)
+
+@app.task(soft_time_limit=0.2, time_limit=10)
+def loses(where):
+    note("begun")
+    log = logging.getLogger("loses")
+    if where == "handler":
+        log.addHandler(Slow())
+        log.error("x")
+    elif where == "argument":
+        log.error("%s", SlowText())
+    else:
+        SlowEnd()
+    wait_for("never")
+"""
