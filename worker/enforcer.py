@@ -46,7 +46,7 @@ class Enforcer:
         self._table = table
         self._clock = clock
         self._signal_child = signal_child
-        self._limits = Limits()
+        self._limits = Limits(self._may_run)
         self._orders: dict[int, tuple[int, Order]] = {}  # channel serial → (seq, order)
         self._kills: dict[int, float] = {}  # channel serial → when
         self._repeat_at = math.inf
@@ -57,6 +57,10 @@ class Enforcer:
         soft_s, hard_s, acks_on_timeout, stores = limits
         seat.limits = (seq, Limit(hard_s, acks_on_timeout, stores))
         self._limits.add(seat.channel.serial, seq, self._clock.monotonic(), soft_s, hard_s)
+
+    def _may_run(self, serial: int, seq: int) -> bool:
+        seat = self._dispatcher.seats.get(serial)
+        return seat is not None and seat.limits is not None and seat.limits[0] == seq
 
     def cut(self) -> None:
         """A cold stop: have WorkerShutdown raised in everything that runs."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: Fewer deadlines than this are not looked through.
+_FEW: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,20 @@ class Due(NamedTuple):
 
 
 class Limits:
-    """All deadlines. One that outlives its message does no harm: the caller looks whether the message still runs."""
+    """All deadlines. One that outlives its message does no harm: the caller looks whether the message still runs.
 
-    def __init__(self) -> None:
+    `may_run` tells by serial and number whether a message may be running still: those of messages that have ended are
+    dropped once they are the larger part, because short tasks with long limits leave thousands a second.
+    """
+
+    def __init__(self, may_run: Callable[[int, int], bool]) -> None:
+        self._may_run = may_run
         self._heap: list[Due] = []
+        self._most = _FEW
+
+    def __len__(self) -> int:
+        """How many deadlines are remembered."""
+        return len(self._heap)
 
     def add(self, serial: int, seq: int, started_at: float, soft_s: float, hard_s: float) -> None:
         """A message has started that may run so long; 0 = no limit."""
@@ -44,6 +58,13 @@ class Limits:
             heapq.heappush(self._heap, Due(started_at + soft_s, seq, serial, False, soft_s))
         if hard_s:
             heapq.heappush(self._heap, Due(started_at + hard_s, seq, serial, True, hard_s))
+        if len(self._heap) > self._most:
+            self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        self._heap = [due for due in self._heap if self._may_run(due.serial, due.seq)]
+        heapq.heapify(self._heap)
+        self._most = max(_FEW, 2 * len(self._heap))
 
     def next_at(self) -> float:
         """The earliest deadline; infinity when there is none."""
