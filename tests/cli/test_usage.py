@@ -281,3 +281,14 @@ def test_the_version_and_the_help_load_nothing_heavy() -> None:
         loaded = set(ended.stderr.split())
         assert "qworker" in loaded
         assert not loaded & {"redis", "hiredis", "billiard", "psutil", "sqlite3", "asyncio", "ssl", "celery", "kombu"}
+
+
+def test_a_command_that_is_started_with_closed_streams_has_streams(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import os, sys\nfrom qworker import App\napp = App('shop', broker='sqlite:///closed.db')\n"
+        "for stream in (sys.stdin, sys.stdout, sys.stderr):\n    stream.fileno()\n"
+        "assert all(os.path.samefile(f'/proc/self/fd/{fd}', os.devnull) for fd in range(3))\n"
+    )
+    command = f"exec {sys.executable} -m qworker -A shop -c 1 --burst --logfile log.txt <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=60).returncode == 0
+    assert "stopped, exit code 0" in (tmp_path / "log.txt").read_text()
