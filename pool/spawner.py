@@ -100,6 +100,7 @@ class _Spawner:
         self._table_fd = table_fd
         self._parent_pid = parent_pid
         self._children: dict[int, Any] = {}  # slot → process
+        self._was_refused = False  # the system has let this process fork no more, once
         self._signals = SignalPipe([signal.SIGCHLD])
 
     def run(self) -> None:
@@ -168,12 +169,22 @@ class _Spawner:
             target=self._in_child, args=(slot, os.getpid(), *fds), name=f"Child-{slot + 1}"
         )
         # The child must not run the spawner's SIGCHLD handling before it has put its own signals in order.
-        with blocked([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]):
-            process.start()
-        for fd in fds:
-            os.close(fd)
-        self._children[slot] = process
-        send_report(self._reports, {"event": "forked", "slot": slot, "pid": process.pid})
+        try:
+            with blocked([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]):
+                if self._was_refused:
+                    _try_to_fork()
+                process.start()
+        except OSError as error:  # no process or memory left for this user or cgroup: a moment later there may be
+            self._was_refused = True
+            send_report(self._reports, {"event": "not_forked", "slot": slot, "why": error.strerror})
+        else:
+            # Its list is looked through at each start, and who is found dead there would be reaped without our knowing.
+            billiard.process._children.discard(process)
+            self._children[slot] = process
+            send_report(self._reports, {"event": "forked", "slot": slot, "pid": process.pid})
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _in_child(self, slot: int, parent_pid: int, work_fd: int, talk_fd: int, stack_fd: int) -> None:
         self._signals.close()
@@ -199,6 +210,14 @@ class _Spawner:
                 send_report(self._reports, report)
 
 
+def _try_to_fork() -> None:
+    """Raise OSError if this process may not fork: where billiard tries it, two descriptors are lost each time."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
 def _loosen_authkey() -> None:
     """Let tasks start processes by `spawn` and `forkserver`: multiprocessing pickles no key of billiard's class."""
     config = billiard.current_process()._config
@@ -207,8 +226,6 @@ def _loosen_authkey() -> None:
 
 def _end_of(process: Any) -> tuple[int, int | None] | None:
     """Reap a child that has ended: its exit code (negative: the signal) and peak memory in KiB; None while it lives."""
-    if process._popen.returncode is not None:  # billiard looks after old children whenever it starts a new one
-        return process._popen.returncode, None
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if ended is None:
         return None

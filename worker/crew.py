@@ -9,56 +9,25 @@ acts. So no order of events can leave the pool too large or too small.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
-from ..pool import TABLE_SLOTS, Channel, SlotTable
+from ..core.clock import Clock
+from ..pool import TABLE_SLOTS, SlotTable
 from ..tasks import Order
-from .death import Death
+from .death import NOT_BORN, Death
 from .mailbox import Mailbox
-
-logger = logging.getLogger("qworker.worker")
+from .shortage import Shortage, channel_if_there_is_room
+from .spawning import Spawner
 
 #: Children that die one after the other before they were ready: the application cannot run, forking on would be a loop.
 MAX_BOOT_DEATHS: Final = 3
+#: Why a child is replaced that has been given as many messages as it may run.
+MAX_TASKS: Final = "max_tasks"
 #: At most one child in so many is replaced at once.
 REPLACED_AT_ONCE: Final = 4
-
-
-class Spawner(Protocol):
-    """What the master asks of a spawner (`pool.SpawnerHandle`, or a fake in tests)."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        ...
-
-    def fileno(self) -> int:
-        """For `select`."""
-        ...
-
-    def fork(self, slot: int, *fds: int) -> bool:
-        """Ask for a child; False when the spawner has gone."""
-        ...
-
-    def signal(self, slot: int, number: int) -> bool:
-        """Signal a slot's child, with SIGKILL its whole process group."""
-        ...
-
-    def reopen_logs(self) -> bool:
-        """Have it and its children open their log files anew."""
-        ...
-
-    def reports(self) -> list[dict[str, Any]] | None:
-        """What it has reported since the last call; None once it has gone."""
-        ...
-
-    def close(self, timeout_s: float = ...) -> None:
-        """End it, by force after `timeout_s`."""
-        ...
 
 
 @dataclass(slots=True)
@@ -83,8 +52,9 @@ class Slot:
 class Crew:
     """All children. `is_hopeless` turns true when those of the present spawner keep dying before they are ready."""
 
-    def __init__(self, size: int, mailbox: Mailbox) -> None:
+    def __init__(self, size: int, mailbox: Mailbox, clock: Clock) -> None:
         self._mailbox = mailbox
+        self._shortage = Shortage(clock)
         self.size = size
         self._slots: dict[int, Slot] = {}
         self._serial = 0
@@ -117,11 +87,16 @@ class Crew:
         """Bring the pool to its size: begin to replace spent children, ask for missing ones, let others go."""
         self._draw_from(spawner)
         self._replace_spent()
-        for _ in range(self.size - len(self._staying())):
+        may_ask = self._shortage.may_ask()
+        for _ in range(self.size - len(self._staying()) if may_ask else 0):
             if not self._fork(spawner):
                 break
         self._shed_surplus()
         self._let_replaced_go()
+
+    def next_at(self) -> float:
+        """When `fill` has something to do although nothing has come."""
+        return self._shortage.next_at()
 
     def _draw_from(self, spawner: Spawner) -> None:
         if spawner is not self._source:
@@ -139,7 +114,11 @@ class Crew:
         index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
         if index >= TABLE_SLOTS:  # many old generations are at work: wait for places
             return False
-        channel = Channel(index, self._serial + 1)
+        try:
+            channel = channel_if_there_is_room(index, self._serial + 1)
+        except OSError as error:
+            self._do_without(error.strerror)
+            return False
         if not spawner.fork(index, *channel.child_ends()):
             channel.close()
             return False
@@ -177,6 +156,28 @@ class Crew:
         slot = self._slots.get(index)
         if slot is not None:
             slot.pid = pid
+            self._shortage.is_over()
+
+    def not_born(self, index: int, why: str) -> None:
+        """The spawner could not fork this slot's child: the system allows no more. It is asked again a moment later."""
+        slot = self._slots.get(index)
+        if slot is None or slot.pid:
+            return
+        del self._slots[index]
+        self._mailbox.post("died", serial=slot.serial, death=Death(None, is_ours=True), why=NOT_BORN)
+        self._do_without(why)
+
+    def _do_without(self, why: str | None) -> None:
+        """No child more for a moment: those that have run as many messages as they may run as many again.
+
+        They would wait with nothing to do until they can be replaced, and with them what this worker holds.
+        """
+        self._shortage.begins(why)
+        for slot in self._slots.values():
+            if slot.is_spent and slot.why == MAX_TASKS and not slot.is_told:
+                slot.is_spent = slot.is_leaving = False
+                slot.why = ""
+                self._mailbox.post("reprieve", serial=slot.serial)
 
     def ready(self, serial: int) -> None:
         """This child takes work."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from typing import Final
 
 from .dispatcher import Seat
 
@@ -40,12 +41,18 @@ class Death:
         return f"exit code {self.status}"
 
 
+#: Why there is no child: the system did not let it be made.
+NOT_BORN: Final = "not_born"
+
+
 def reason_to_replace(seat: Seat, death: Death, why: str) -> str:
     """Why a child has to be replaced; empty if it does not have to be (the pool shrinks)."""
     if seat.memory_cause:
         return "memory_limit"
     if seat.condemned_for:
         return "time_limit"
+    if why == NOT_BORN:
+        return ""
     if not seat.was_ready and not seat.is_retired:
         return "boot_failed"
     if death.status != 0 and why != "spawner_lost":

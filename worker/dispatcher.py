@@ -91,6 +91,11 @@ class Dispatcher:
         self.seats[channel.serial] = seat
         return seat
 
+    def reprieve(self, seat: Seat) -> None:
+        """A child that may be given nothing more may be given as much as a new one."""
+        if seat.left == 0:
+            seat.left = self._quota()
+
     def working(self) -> list[Seat]:
         """Seats that may get messages."""
         return [s for s in self.seats.values() if s.is_ready and not s.is_leaving and not s.is_retired]

@@ -16,7 +16,8 @@ from typing import Any, Final, Literal
 from ..core import log_events, logs
 from ..core.clock import Clock
 from ..pool import SlotTable
-from .crew import Crew, Spawner
+from .crew import Crew
+from .spawning import Spawner
 
 logger = logging.getLogger("qworker.worker")
 
@@ -88,7 +89,11 @@ class Generations:
             self._is_asked_again = True
             return
         logs.say(logger, logging.INFO, log_events.RELOAD_BEGUN, "reload: importing the application anew")
-        self._successor = self._exec()
+        try:
+            self._successor = self._exec()
+        except OSError as error:
+            self.trouble = f"no process can be started ({error.strerror})"
+            _say_failed(f"{self.trouble}, the old children go on")
 
     def tend(self, crew: Crew) -> None:
         """Start a spawner when one is due; finish or give up a reload."""
@@ -109,7 +114,10 @@ class Generations:
             )
         if self.current is None and self._clock.monotonic() >= self._respawn_at:
             self._respawn_at = math.inf
-            self.current = self._exec()
+            try:
+                self.current = self._exec()
+            except OSError as error:
+                self._not_started(error)
 
     def close(self, timeout_s: float) -> None:
         """End them all; one that is still importing is not waited for."""
@@ -130,13 +138,7 @@ class Generations:
         if report["event"] == "failed":
             trouble = "\n".join(filter(None, [report["text"], report["details"].rstrip()]))
             self.trouble = report["text"]
-            logs.say(
-                logger,
-                logging.ERROR,
-                log_events.RELOAD_FAILED,
-                "reload: the new code cannot be used, the old children go on: {reason}",
-                reason=trouble,
-            )
+            _say_failed(f"the new code cannot be used, the old children go on: {trouble}")
             spawner.close()
             return
         self.trouble = ""
@@ -157,9 +159,7 @@ class Generations:
     def _give_up(self, crew: Crew, old: Spawner, why: str) -> None:
         """Back to the old generation. There is no way back to the new one: what is left of it only leaves."""
         self.trouble = why
-        logs.say(
-            logger, logging.ERROR, log_events.RELOAD_FAILED, "reload: {reason}; the old children go on", reason=why
-        )
+        _say_failed(f"{why}; the old children go on")
         if self.current is not None:
             self._leaving[self.current] = "what was left of the new children has gone"
         del self._leaving[old]
@@ -173,13 +173,7 @@ class Generations:
         if spawner is self._successor:
             self.trouble = "the process that imports the application has died"
             self._end_import()
-            logs.say(
-                logger,
-                logging.ERROR,
-                log_events.RELOAD_FAILED,
-                "reload: {reason}, the old children go on",
-                reason=self.trouble,
-            )
+            _say_failed(f"{self.trouble}, the old children go on")
         elif spawner is self.current:
             self.current = None
             if self._clock.monotonic() - self._died_at >= FORGET_DEATHS_S:
@@ -196,9 +190,24 @@ class Generations:
             if crew is not None:
                 crew.orphaned(spawner, is_first=True)
 
+    def _not_started(self, error: OSError) -> None:
+        """The system allows no process more: the spawner is started later."""
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.NO_MORE_CHILDREN,
+            "the process that forks children cannot be started ({why}): trying again in {wait_s:.1f} s",
+            why=error.strerror,
+            wait_s=self._respawn_later(),
+        )
+
     def _respawn_later(self) -> float:
         wait_s = min(LONGEST_RESPAWN_S, _FIRST_RESPAWN_S * 2.0**self._deaths) if self._deaths else 0.0
         self._deaths += 1
         self._died_at = self._clock.monotonic()
         self._respawn_at = self._clock.monotonic() + wait_s
         return wait_s
+
+
+def _say_failed(reason: str) -> None:
+    logs.say(logger, logging.ERROR, log_events.RELOAD_FAILED, "reload: {reason}", reason=reason)

@@ -32,7 +32,6 @@ from ..core.companion import Companion
 from ..core.errors import ConfigError
 from ..pool import SlotTable
 from ..signals import SignalPipe, reap_strangers
-from .crew import Spawner
 from .death import Death
 from .exitcodes import ExitCode
 from .generations import Generations, StartSpawner
@@ -45,6 +44,7 @@ from .notices import Notice
 from .phases import SIGNAL_EVENTS, Event, Phase, remapped
 from .plan import Plan
 from .pool_signals import POOL_SIGNALS, act_upon
+from .spawning import Spawner
 from .title import Title
 from .view import View
 from .works import Works
@@ -168,6 +168,8 @@ class Master:
             moments.append(self._works.next_at())
         if not self._life.is_stopping:
             moments.append(self._generations.next_at())
+            if self._works is not None:
+                moments.append(self._works.crew.next_at())
         at = min(moments)
         return None if at == math.inf else max(0.0, at - self._clock.monotonic())
 
@@ -216,6 +218,10 @@ class Master:
         self._works.crew.born(report["slot"], report["pid"])
         if self.phase in (Phase.COLD, Phase.HARD):  # asked for just before the end
             self._works.crew.kill()
+
+    def _on_not_forked(self, report: dict[str, Any]) -> None:
+        assert self._works is not None
+        self._works.crew.not_born(report["slot"], report["why"])
 
     def _on_exited(self, report: dict[str, Any]) -> None:
         assert self._works is not None
@@ -339,6 +345,7 @@ _ON_REPORT: Final[dict[str, Callable[[Master, dict[str, Any]], None]]] = {
     "loaded": Master._on_loaded,
     "failed": Master._on_load_failed,
     "forked": Master._on_forked,
+    "not_forked": Master._on_not_forked,
     "exited": Master._on_exited,
     "gone": Master._on_spawner_gone,
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..core import log_events, logs
+from .crew import MAX_TASKS
 from .exitcodes import ExitCode
 from .lifecycle import Lifecycle
 from .mailbox import Mailbox
@@ -48,7 +49,7 @@ class News:
         self._crew.boot_failed(notice.data["serial"], notice.data["traceback"])
 
     def _on_spent(self, notice: Notice) -> None:
-        self._crew.replace(notice.data["serial"], "max_tasks")
+        self._crew.replace(notice.data["serial"], MAX_TASKS)
 
     def _on_shed(self, notice: Notice) -> None:
         self._crew.shed(notice.data["serial"])

@@ -78,6 +78,12 @@ class Obeying:
             self._ledger.put_back(self._dispatcher.take_back(seat))
             self._end_unready(seat)
 
+    def _obey_reprieve(self, serial: int) -> None:
+        """This child cannot be replaced yet: it may run as many messages as a new one."""
+        seat = self._dispatcher.seats.get(serial)
+        if seat is not None:
+            self._dispatcher.reprieve(seat)
+
     def _obey_shed(self, serials: list[int]) -> None:
         """One of these children leaves without a successor: one that is doomed, boots, or has the least to do."""
         seats = [seat for serial in serials if (seat := self._dispatcher.seats.get(serial)) is not None]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..core import log_events, logs, secrets
 from ..core.clock import SystemClock, follow_broker
@@ -42,8 +42,14 @@ from .options import WorkerOptions
 from .plan import Plan
 from .preparation import Preparation
 from .settler import Settler
+from .shortage import SPARE_DESCRIPTORS
 
 logger = logging.getLogger("qworker.worker")
+
+#: What a child costs the master: both ends of its work socket, its talk socket, its stacks.
+_DESCRIPTORS_OF_CHILD: Final = 4
+#: What the master has without children, and what children leave to connections, log files and requests.
+_DESCRIPTORS: Final = 24 + SPARE_DESCRIPTORS
 
 
 def run_worker(options: WorkerOptions, companions: Sequence[Companion] = (), image: Image | None = None) -> int:
@@ -90,7 +96,7 @@ def _warn_of_root() -> None:
 
 
 def _allow_descriptors() -> None:
-    """Each child costs the master three descriptors: use all that the system's hard limit allows."""
+    """Each child costs the master some descriptors: use all that the system's hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -185,6 +191,12 @@ class _Builder:
         size = conf["worker_concurrency"] or usable_cpus()
         if size > MAX_SLOTS:
             raise ConfigError(f"concurrency {size} is above the {MAX_SLOTS} children that one worker can have")
+        needed, most = _DESCRIPTORS + size * _DESCRIPTORS_OF_CHILD, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if needed > most:
+            raise ConfigError(
+                f"concurrency {size} needs {needed} descriptors, and this process may have {most}; raise the limit "
+                "(LimitNOFILE=, ulimit -n), or lower --concurrency"
+            )
         return int(size)
 
     def _settle(self, broker: Broker) -> None:

@@ -35,7 +35,7 @@ class Works:
     @classmethod
     def of(cls, plan: Plan, size: int, mailbox: Mailbox, clock: Clock) -> Works:
         """Parts for so many children. Nothing runs yet: `lifeline.start` begins."""
-        crew = Crew(size, mailbox)
+        crew = Crew(size, mailbox, clock)
         upkeep = Upkeep(
             crew,
             mailbox,

@@ -175,3 +175,74 @@ def test_a_spawner_that_keeps_dying_costs_its_master_next_to_nothing(sqlite_shop
     assert sum(master.cpu_times()[:2]) - before < 0.15
     assert sqlite_shop.task("add").delay(1).get(timeout=20) == 1
     assert worker.stop() == 0
+
+
+def test_a_system_that_lets_nobody_fork_for_a_while_costs_no_running_task_and_no_message(sqlite_shop: Shop) -> None:
+    _let_fork_fail_while(sqlite_shop, "full")
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri", "--max-tasks-per-child", "3")
+    long = sqlite_shop.task("gate").delay("go")
+    wait_until(lambda: sqlite_shop.ran() == ["start go"], "the long task runs")
+    old = {child.pid for child in worker.children()}
+    (sqlite_shop.folder / "full").touch()
+    pids = [sqlite_shop.task("pid").delay() for _ in range(20)]
+    assert {result.get(timeout=30) for result in pids} <= old
+    assert worker.log.count("no child can be started (Resource temporarily unavailable)") == 1
+    spawner = worker.spawner()
+    (sqlite_shop.folder / "full").unlink()
+    sqlite_shop.task("pid").delay()
+    wait_until(lambda: sqlite_shop.task("pid").delay().get(timeout=10) not in old, "spent children are replaced")
+    worker.wait_log("children can be started again")
+    assert spawner.is_running()
+    (sqlite_shop.folder / "go").touch()
+    assert long.get(timeout=10) == "go"
+    assert sqlite_shop.ran() == ["start go", "end go"]
+    assert worker.stop() == 0
+
+
+def test_children_that_the_system_starts_only_later_are_waited_for(sqlite_shop: Shop) -> None:
+    _let_fork_fail_while(sqlite_shop, "full")
+    (sqlite_shop.folder / "full").touch()
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri", ready=False)
+    worker.wait_log("no child can be started")
+    (sqlite_shop.folder / "full").unlink()
+    worker.wait_ready()
+    assert worker.stop() == 0
+
+
+def test_more_children_than_there_are_descriptors_for_are_refused(sqlite_shop: Shop) -> None:
+    limit = ("prlimit", "--nofile=64:64", "--")
+    worker = sqlite_shop.worker("-c", "40", "-Q", "hipri", ready=False, prefix=limit)
+    assert worker.wait() == 4
+    assert "concurrency 40 needs 216 descriptors, and this process may have 64" in worker.log
+
+
+def test_a_pool_that_grows_leaves_descriptors_to_the_rest_of_the_worker(sqlite_shop: Shop) -> None:
+    worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", prefix=("prlimit", "--nofile=80:80", "--"))
+    for size in range(2, 12):
+        worker.signal(signal.SIGTTIN)
+        worker.wait_log(f"grows to {size} children")
+    worker.wait_log("no child can be started (Too many open files)")
+    assert sqlite_shop.task("add").delay(1).get(timeout=20) == 1
+    for size in range(10, 0, -1):
+        worker.signal(signal.SIGTTOU)
+        worker.wait_log(f"shrinks to {size} child")
+    assert sqlite_shop.task("add").delay(2).get(timeout=20) == 2
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.log
+
+
+def _let_fork_fail_while(shop: Shop, name: str) -> None:
+    """What the system does when a limit of processes is reached, as long as there is a file of this name."""
+    shop.write((shop.folder / "shop.py").read_text() + _REFUSING_FORK.format(name=name))
+
+
+_REFUSING_FORK = """
+_fork = os.fork
+
+def _fork_or_refuse():
+    if (_FOLDER / "{name}").exists():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return _fork()
+
+os.fork = _fork_or_refuse
+"""

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,12 @@ class Shop:
     def task(self, name: str) -> Any:
         return self.app.tasks[f"shop.{name}"]
 
-    def worker(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Worker:
+    def worker(
+        self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Worker:
         """A worker of this application; `-c 2 -Q hipri` unless told otherwise."""
         wanted = arguments or ("-c", "2", "-Q", "hipri")
-        worker = self._stack.enter_context(Worker(self.folder, "-A", "shop", *wanted, env=env))
+        worker = self._stack.enter_context(Worker(self.folder, "-A", "shop", *wanted, env=env, prefix=prefix))
         return worker.wait_ready() if ready else worker
 
     def ran(self) -> list[str]:
