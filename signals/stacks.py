@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 from types import FrameType
-from typing import Final
+from typing import IO, Final
 
 #: By this signal a child is asked for its stacks.
 SIGNAL: Final = signal.SIGUSR1
+_MASTERS: Final = (SIGNAL, signal.SIGUSR2)
 
 
 def offer_stacks(fd: int) -> None:
@@ -19,7 +21,11 @@ def offer_stacks(fd: int) -> None:
 
 
 def keep_offering(fd: int) -> None:
-    """Offer them again if the signal has been given another meaning since; without one it would end this process."""
+    """Offer them again if the signal has been given another meaning since; without one it would end this process.
+
+    And hear the master's signals again if they have been blocked: no order would arrive any more.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MASTERS)
     if signal.getsignal(SIGNAL) is not _offered:
         faulthandler.unregister(SIGNAL)
         offer_stacks(fd)
@@ -30,10 +36,20 @@ def _offered(signum: int, frame: FrameType | None) -> None:
 
 
 def own_stacks() -> str:
-    """The stacks of this process now."""
+    """The stacks of this process now. Never raises: the file system may be read-only, or no descriptor be left."""
+    try:
+        with _file() as file:
+            faulthandler.dump_traceback(file=file, all_threads=True)
+            file.seek(0)
+            return file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(they cannot be written: {error.strerror})"
+
+
+def _file() -> IO[bytes]:
+    """One that needs no place on a disk, where there is such a thing (Linux)."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("qworker-stacks"), "w+b")
     import tempfile  # loads a dozen modules for what is asked once in a worker's life
 
-    with tempfile.TemporaryFile() as file:
-        faulthandler.dump_traceback(file=file, all_threads=True)
-        file.seek(0)
-        return file.read().decode("utf-8", "replace")
+    return tempfile.TemporaryFile()

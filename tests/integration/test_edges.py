@@ -15,7 +15,7 @@ from support import Shop, wait_until
 
 FAILURES = {"sys.exit": "SystemExit", "KeyboardInterrupt": "KeyboardInterrupt", "BaseException": "BaseException"}
 HARMLESS = ["thread", "subprocess", "fork", "spawn", "forkserver", "terminated fork", "fork of a thread"]
-HARMLESS += ["signal handlers", "chdir", "close 0-2", "print"]
+HARMLESS += ["signal handlers", "blocked signals", "chdir", "close 0-2", "print"]
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -37,9 +37,10 @@ def test_what_a_task_does_to_its_process_harms_neither_it_nor_the_next_one(shop:
     assert worker.stop() == 0
 
 
-def test_a_task_after_one_that_changed_signal_handlers_can_still_be_cut(shop: Shop) -> None:
+@pytest.mark.parametrize("kind", ["signal handlers", "blocked signals"])
+def test_a_task_after_one_that_changed_signal_handling_can_still_be_cut(shop: Shop, kind: str) -> None:
     worker = shop.worker("-c", "1", "-Q", "hipri")
-    assert shop.task("edge").delay("signal handlers").get(timeout=20) == "signal handlers"
+    assert shop.task("edge").delay(kind).get(timeout=20) == kind
     shop.task("careful").delay("go")
     wait_until(lambda: shop.ran() == ["start go"], "the task runs")
     worker.signal(signal.SIGQUIT)

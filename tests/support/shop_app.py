@@ -353,6 +353,8 @@ def edge(kind: str) -> str:
     if kind == "signal handlers":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+    if kind == "blocked signals":
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     if kind == "chdir":
         os.chdir("/")
     if kind == "close 0-2":
