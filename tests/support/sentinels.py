@@ -16,6 +16,10 @@ from .redis_server import RedisServer, free_port, newest_redis
 from .waiting import wait_until
 
 NAME = "shop"
+#: A sentinel that stood still for two seconds does nothing for half a minute.
+_LIMIT_S = 70
+#: A server that is silent for so long is given up: never, while a test only waits for a processor; and soon, when told.
+_PATIENT_MS, _HASTY_MS = 600_000, 700
 
 
 class Sentinel:
@@ -41,7 +45,7 @@ class Sentinel:
             f"port {0 if tls else self.port}",
             "bind 127.0.0.1",
             f"sentinel monitor {NAME} 127.0.0.1 {watched_port or master.port} {quorum}",
-            f"sentinel down-after-milliseconds {NAME} 700",
+            f"sentinel down-after-milliseconds {NAME} {_PATIENT_MS}",
             f"sentinel failover-timeout {NAME} 3000",
             *([f"sentinel auth-pass {NAME} {master_password}"] if master_password else []),
             *([f"requirepass {password}"] if password else []),
@@ -76,6 +80,13 @@ class Sentinel:
         except redis.RedisError:
             return 0
         return int(found[1])
+
+    def hurry(self, does: bool) -> None:
+        """Have it give up a silent server soon, or not."""
+        with self.client() as client:
+            client.execute_command(
+                "SENTINEL", "SET", NAME, "down-after-milliseconds", _HASTY_MS if does else _PATIENT_MS
+            )
 
     def stop(self) -> None:
         self._process.kill()
@@ -143,15 +154,25 @@ class SentinelSet:
         """Kill the master, and wait until another one takes writes; returns that one."""
         before = self.master()
         before.stop()
-        wait_until(lambda: self._new_master(before), "another server has been promoted", 30)
+        return self.give_up(before)
+
+    def give_up(self, silent: RedisServer) -> RedisServer:
+        """Wait until another one than the silent master takes writes; returns that one."""
+        for sentinel in self.sentinels:
+            sentinel.hurry(True)
+        wait_until(lambda: self._new_master(silent), "another server has been promoted", _LIMIT_S)
+        for sentinel in self.sentinels:
+            sentinel.hurry(False)
         return self.master()
 
     def switch(self) -> RedisServer:
         """Have the sentinels exchange the roles of two living servers; returns the new master."""
         before = self.master()
         with self.sentinels[0].client() as client:
-            wait_until(lambda: _accepted(client), "the sentinel accepts a failover", 20)
-        wait_until(lambda: self._new_master(before), "another server has been promoted", 30)
+            wait_until(lambda: _accepted(client), "the sentinel accepts a failover", _LIMIT_S)
+        wait_until(lambda: self._new_master(before), "another server has been promoted", _LIMIT_S)
+        with self.client(before) as client:
+            wait_until(lambda: not client.info("replication")["connected_slaves"], "the old one knows it", _LIMIT_S)
         return self.master()
 
     def _new_master(self, before: RedisServer) -> bool:
