@@ -41,6 +41,7 @@ def stored(task_id: str, status: str = "SUCCESS", result: Any = None) -> StoredR
 
 
 def test_keys_and_time_to_live_are_celerys(redis_server: RedisServer, open_on: Callable[..., ResultStore]) -> None:
+    before = time.monotonic()
     open_on(redis_server.url).store([stored("a"), stored("b", "FAILURE")])
     open_on(redis_server.url, result_expires=60, result_failure_expires=600).store(
         [stored("c"), stored("d", "FAILURE")]
@@ -49,7 +50,11 @@ def test_keys_and_time_to_live_are_celerys(redis_server: RedisServer, open_on: C
 
     with redis_server.client() as client:
         assert client.get(KEY + "a") == stored("a").meta
-        assert [client.ttl(KEY + name) for name in "abcde"] == [86400, 86400, 60, 600, -1]
+        left = [client.ttl(KEY + name) for name in "abcde"]
+        passed_s = time.monotonic() - before
+        for left_s, wanted in zip(left, [86400, 86400, 60, 600], strict=False):
+            assert wanted - passed_s - 1 <= left_s <= wanted
+        assert left[4] == -1
 
 
 @pytest.mark.parametrize(
@@ -126,17 +131,17 @@ def test_a_server_that_is_away_is_an_error_until_it_is_back(
 def test_a_server_that_says_nothing_is_an_error_in_time(
     own_redis: RedisServer, open_on: Callable[..., ResultStore]
 ) -> None:
-    store = open_on(own_redis.url, redis_socket_timeout=0.3)
+    store = open_on(own_redis.url, redis_socket_timeout=2.0)
     store.store([stored("a")])
     own_redis.freeze()
     watch = Stopwatch()
     try:
-        with pytest.raises(ResultStoreError, match=r"did not answer|cannot be reached"):
+        with pytest.raises(ResultStoreError, match="did not answer within 2 s"):
             store.store([stored("b")])
     finally:
         own_redis.thaw()
 
-    assert watch.s < 2
+    assert watch.s < 10
     store.store([stored("c")])
     assert store.fetch("c") == stored("c").meta
 
@@ -207,9 +212,15 @@ def ends_the_connection_after(proxy: Proxy, seconds: float) -> None:
 
 @pytest.mark.parametrize(("after_s", "arrives"), [(0.0, True), (1.0, False)])
 def test_a_result_is_sent_once_more_only_if_the_connection_broke_at_once(
-    redis_server: RedisServer, open_on: Callable[..., ResultStore], after_s: float, arrives: bool
+    redis_server: RedisServer,
+    open_on: Callable[..., ResultStore],
+    after_s: float,
+    arrives: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After a wait the worker may have lost its lease, and another one stored the result that counts."""
+    if arrives:
+        monkeypatch.setattr("qworker.results.redis_link._AT_ONCE_S", 30.0)  # on a busy machine, too
     with Proxy(redis_server.port) as proxy, redis_server.client() as client:
         client.delete(KEY + "late")
         store = open_on(proxy.url)

@@ -6,7 +6,6 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from qworker.core.errors import ConfigError, ResultStoreError
 from qworker.results import ResultStore, StoredResult, open_result_store
 
 from .conftest import Forked, OpenStore
+from support.waiting import wait_until
 
 
 def meta(task_id: str, status: str, result: Any = None) -> bytes:
@@ -122,17 +122,18 @@ def test_what_was_forgotten_is_gone(store: ResultStore) -> None:
 
 def test_results_expire(open_store: OpenStore) -> None:
     store = open_store(result_expires=1)
+    before = time.monotonic()
     store.store([stored("a"), stored("b", "FAILURE")])
-    assert store.fetch("a") is not None
+    assert store.fetch("a") is not None or time.monotonic() - before >= 1
 
-    wait_until(lambda: store.fetch("a") is None and store.fetch("b") is None)
+    wait_until(lambda: store.fetch("a") is None and store.fetch("b") is None, "both have expired")
 
 
 def test_failures_expire_on_their_own_terms(open_store: OpenStore) -> None:
     store = open_store(result_expires=timedelta(days=1), result_failure_expires=1)
     store.store([stored("a"), stored("b", "FAILURE"), stored("c", "RETRY"), stored("d", "FAILURE")])
 
-    wait_until(lambda: store.fetch("b") is None and store.fetch("d") is None)
+    wait_until(lambda: store.fetch("b") is None and store.fetch("d") is None, "the failures have expired")
     assert store.fetch("a") is not None
     assert store.fetch("c") is not None
 
@@ -262,7 +263,7 @@ class TestSqliteOnly:
         old = open_result_store(f"sqlite:///{path}", settings={"result_expires": 1})
         assert old is not None
         old.store([stored(f"t{number}") for number in range(2500)])
-        wait_until(lambda: old.fetch("t0") is None)
+        wait_until(lambda: old.fetch("t0") is None, "they have expired")
 
         fresh = open_result_store(f"sqlite:///{path}", settings={})
         assert fresh is not None
@@ -341,16 +342,9 @@ class Waiter:
         return not self._thread.is_alive()
 
     def result(self) -> bytes | None:
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "still waiting"
         return self._found
 
     def _wait(self, store: ResultStore, task_id: str) -> None:
-        self._found = store.wait(task_id, 20)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        self._found = store.wait(task_id, 40)

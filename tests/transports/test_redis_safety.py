@@ -16,7 +16,7 @@ from qworker.core.errors import ConfigError, LeaseLost, TransportError
 from qworker.transports import Ack, Envelope, Rejection
 
 from support import RedisServer
-from support.brokers import soon, wait_for_due, wait_for_recovery
+from support.brokers import publish_delayed, wait_for_due, wait_for_recovery
 from support.messages import envelope, envelopes, numbers_of
 from support.proxy import Proxy
 from support.waiting import wait_until
@@ -40,7 +40,7 @@ def test_a_delayed_message_for_a_key_that_is_no_list_does_not_hold_up_the_others
     open_redis: Open, behind: redis.Redis
 ) -> None:
     ours = open_redis("w/1")
-    ours.publish([envelope(1, "taken", due=soon()), envelope(2, due=soon())])
+    publish_delayed(ours, lambda due: [envelope(1, "taken", due=due), envelope(2, due=due)])
     behind.set("taken", "by somebody else")
     wait_for_due(ours, 2)
     assert numbers_of(ours.reserve(["hipri"], 9)) == [2]

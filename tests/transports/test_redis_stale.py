@@ -280,7 +280,7 @@ def test_two_workers_restore_each_entry_once(open_redis: Open, behind: redis.Red
         total += restored(first) + restored(second)
         return behind.hlen("unacked") == 0
 
-    wait_until(all_back, "everything is restored", 5.0)
+    wait_until(all_back, "everything is restored")
     assert total == 40
     assert sorted(numbers_of(first.reserve(["hipri"], 99))) == list(range(40))
 
@@ -344,7 +344,7 @@ def test_notes_on_entries_that_are_gone_go_as_well(channel: Any, open_redis: Ope
     ours.maintain()
     assert behind.zcard("qworker:foreign") == 1300
     behind.delete("unacked", "unacked_index")
-    wait_until(lambda: ours.maintain() and behind.zcard("qworker:foreign") == 0, "they are gone", 5.0)
+    wait_until(lambda: ours.maintain() and behind.zcard("qworker:foreign") == 0, "they are gone")
 
 
 FORMS = ["{s}.1-1000000000001:0:15:hipri", "a.1-1:0:15:hipri", "{s}.1-1000000000001:0:3:hipri"]

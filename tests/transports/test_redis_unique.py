@@ -26,7 +26,7 @@ def unique(task_id: str, lasts_s: float | None = None) -> Envelope:
 
 def test_the_record_of_delayed_twins_ends_with_the_last_of_them(open_redis: Open, behind: redis.Redis) -> None:
     ours = open_redis("w/1")
-    near, far = replace(envelope(due=soon()), task_id="a"), replace(envelope(due=FAR), task_id="a")
+    near, far = replace(envelope(due=soon(3.0)), task_id="a"), replace(envelope(due=FAR), task_id="a")
     ours.publish([far, near, far])
     assert behind.hgetall("qworker:delayed:twins") == {b"a": b"3 2"}
     wait_for_due(ours, 1)
@@ -49,9 +49,9 @@ def test_locks_whose_time_is_over_are_swept_by_the_next_ack(open_redis: Open, be
     behind.delete("hipri")  # as a Celery worker takes them
     ours.publish([envelope(), envelope()])
     first, second = ours.reserve(["hipri"], 2)
-    wait_until(lambda: not ours.publish([unique("t0", 0.05)]), "the locks have ended", 5.0)
+    wait_until(lambda: not ours.publish([unique("t0", 0.05)]), "the locks have ended")
     ours.ack([Ack(first)])
-    wait_until(lambda: behind.zcard("qworker:unique:ends") <= 1, "they are swept", 5.0)
+    wait_until(lambda: behind.zcard("qworker:unique:ends") <= 1, "they are swept")
     ours.ack([Ack(second)])
 
 
