@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +28,10 @@ _RAW: Final = "qworker.systemd.raw"
 _SHARED_FILES: Final = ("qworker.slice", "qworker.target")
 _SOFT_S: Final = 25.0
 _HEAD: Final = "Made by `qworker systemd`. Changes belong into a drop-in (`systemctl edit`): then it can be made anew."
+#: A unit's name, which is a folder's as well; what limits memory; a user or a group.
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SIZE: Final = re.compile(r"[0-9]+[KMGT]?|[0-9]+(\.[0-9]+)?%|infinity")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
 #: What a service manager does itself, and better.
 _NOT_HERE: Final = {
     "detach": "systemd keeps the worker in the background",
@@ -90,7 +95,9 @@ def _make(target: Target, given: dict[str, Any]) -> _Made:
     if not app:
         raise click.UsageError("no application; name it with -A, or write one unit for many with --template", context)
     name = given["unit_name"] or app.partition(":")[0].rpartition(".")[2]
-    env_file = given["env_file"] or _env_file(name, given["of_user"])
+    _check(_NAME, name, "--name", "letters of ASCII, digits, and . _ - behind the first")
+    _check(_SIZE, given["memory_max"] or "0", "--memory-max", "a number with K, M, G or T, a percentage, or infinity")
+    env_file = _whole(given["env_file"]) if given["env_file"] else _env_file(name, given["of_user"])
     soft_s, deaf_s = _times(target, given)
     service = Service(
         name=name,
@@ -121,6 +128,8 @@ def _run_as(wanted: str | None, workdir: str) -> tuple[str, str]:
     """Who the worker runs as: who was named, who called sudo, who calls; root only when it was named."""
     if wanted:
         user, _, group = wanted.partition(":")
+        for one in (user, group or user):
+            _check(_USER, one, "--run-as", "names or numbers of a user and a group")
         return user, group
     if os.geteuid() == 0:
         user = os.environ.get("SUDO_USER", "") or _owner(workdir)
@@ -134,11 +143,22 @@ def _run_as(wanted: str | None, workdir: str) -> tuple[str, str]:
     return user, ""
 
 
+def _check(wanted: re.Pattern[str], value: str, option: str, hint: str) -> None:
+    """Raises UsageError for what systemd would not read as one value."""
+    if not wanted.fullmatch(value):
+        raise click.UsageError(f"{option} {value!r}: give {hint}", click.get_current_context())
+
+
 def _owner(folder: str) -> str:
     try:
         return Path(folder).owner()
     except (OSError, KeyError):
         return ""
+
+
+def _whole(path: str) -> str:
+    """The whole path; one below the home of whom it is read for (`%h/`) is one."""
+    return path if path.startswith("%h/") else os.path.abspath(path)
 
 
 def _env_file(name: str, of_user: bool) -> str:

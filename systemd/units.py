@@ -26,6 +26,7 @@ _SYSTEM_ONLY: Final = (
 )
 _HOMES: Final = ("/home/", "/root/", "/run/user/")
 _TEMPORARY: Final = ("/tmp/", "/var/tmp/")
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def service_unit(service: Service, head: str) -> str:
     unit.replace_head(head)
     unit.set("Description", f"qworker for {service.name}")
     environment = (
-        f"PATH={service.bin_folder}:/usr/local/bin:/usr/bin:/bin",
+        _assignment(f"PATH={_plain(service.bin_folder)}:{_PATH}"),
         f"QWORKER_HOSTNAME={service.name}@%%h",
         f"REMAP_SIGTERM=SIGQUIT QWORKER_SOFT_SHUTDOWN_TIMEOUT={service.soft_s:g}",
     )
@@ -92,8 +93,8 @@ def template_unit(command: Sequence[str], bin_folder: str, head: str, user: str 
     unit = _Unit(shipped("qworker@.service"))
     unit.replace_head(f"{head}\n{_comment(shipped('qworker@.service'))}")
     unit.set("ExecStart", " ".join(_word(word) for word in command))
-    text = unit.text().replace(":/usr/local/bin:/usr/bin:/bin", f":{bin_folder}:/usr/local/bin:/usr/bin:/bin")
-    unit = _Unit(text)
+    path, *others = unit.values("Environment")
+    unit.set("Environment", _assignment(path.replace(f":{_PATH}", f":{_plain(bin_folder)}:{_PATH}")), *others)
     if user:
         unit.set("User", user)
         unit.set("Group", *filter(None, [group]))
@@ -148,6 +149,10 @@ class _Unit:
             self._lines[index] = "\n".join(new[place:] if last else new[place : place + 1])
         self._lines = [line for index, line in enumerate(self._lines) if line or index not in at]
 
+    def values(self, name: str) -> list[str]:
+        """What the lines of `name` say."""
+        return [self._lines[at].partition("=")[2] for at in self._find(name)]
+
     def insert_after(self, name: str, line: str) -> None:
         """Add a line below that of `name`."""
         self._lines.insert(self._find(name)[-1] + 1, line)
@@ -162,12 +167,20 @@ class _Unit:
 
 def _escaped(text: str) -> str:
     """Plain text where systemd expands specifiers; `%h` of a user's unit is meant as such."""
-    return text if text.startswith("%h/") else text.replace("%", "%%")
+    return text if text.startswith("%h/") else _plain(text)
+
+
+def _plain(text: str) -> str:
+    return text.replace("%", "%%")
 
 
 def _word(text: str) -> str:
     """One word of a command line, as systemd.service(5) reads it."""
-    text = text.replace("%", "%%").replace("$", "$$")
+    return _assignment(_plain(text).replace("$", "$$"))
+
+
+def _assignment(text: str) -> str:
+    """One of `Environment=`, where a dollar is a dollar; specifiers are in it already."""
     if _PLAIN_WORD(text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'

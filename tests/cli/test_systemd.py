@@ -149,6 +149,10 @@ def test_a_template_runs_many_workers_and_takes_no_worker_options(qworker: Qwork
     assert refused.code == 2
 
 
+def test_the_environment_file_has_a_whole_path(printed: Callable[..., str], tmp_path: Path) -> None:
+    assert values(printed("--env-file", "own.env"), "EnvironmentFile") == [f"-{tmp_path}/own.env"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -159,6 +163,10 @@ def test_a_template_runs_many_workers_and_takes_no_worker_options(qworker: Qwork
         (["print", "-A", "shop", "-c", "0"], 2, "without children"),
         (["print", "-A", "shop", "--run-as", "deploy", "-b", "redis://:s3cret@h/0"], 2, "QWORKER_BROKER="),
         (["print", "-A", "shop", "--run-as", "deploy", "--detach"], 2, "--detach"),
+        (["print", "-A", "shop", "--run-as", "deploy", "--name", "my shop"], 2, "--name 'my shop'"),
+        (["print", "-A", "shop", "--run-as", "deploy", "--name", "../shop"], 2, "--name '../shop'"),
+        (["print", "-A", "shop", "--run-as", "deploy", "--memory-max", "2 G"], 2, "--memory-max '2 G'"),
+        (["print", "-A", "shop", "--run-as", "de ploy"], 2, "--run-as 'de ploy'"),
         (["install", "-A", "shop", "--run-as", "deploy", "--conurrency", "4"], 2, "--concurrency"),
     ],
 )

@@ -53,13 +53,26 @@ def units(kind: str) -> str:
         "template": lambda: template_unit(["/usr/bin/env", "qworker"], "/opt/venv/bin", "Made for a test.", "deploy"),
         "service": service,
         "in home": lambda: service(workdir="/home/me/shop", memory_max="2G", group="www"),
+        "in a strange place": lambda: service(workdir="/srv/my 100%", bin_folder='/srv/my "100%/$HOME/bin'),
+        "template in a strange place": lambda: template_unit(["/bin/env"], "/srv/my 100%/bin", "Made for a test."),
         "of the user": lambda: service(user="", env_file="%h/.config/qworker/shop.env"),
     }[kind]()
 
 
-@pytest.mark.parametrize("kind", ["shipped", "template", "service", "in home", "of the user"])
+def test_a_folder_with_any_name_is_one_entry_of_the_path() -> None:
+    made = units("in a strange place")
+    assert values(made, "Environment")[0] == r'"PATH=/srv/my \"100%%/$HOME/bin:/usr/local/bin:/usr/bin:/bin"'
+    (path,) = [value for value in values(units("template in a strange place"), "Environment") if "PATH" in value]
+    assert path.startswith('"PATH=/srv/%i/.venv/bin:')
+    assert path.endswith(':/srv/my 100%%/bin:/usr/local/bin:/usr/bin:/bin"')
+
+
+KINDS = ("shipped", "template", "service", "in home", "of the user", "in a strange place")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "template in a strange place"])
 def test_systemd_finds_nothing_wrong_with_the_unit(kind: str, tmp_path: Path) -> None:
-    name = "qworker@.service" if kind in ("shipped", "template") else "qworker-shop.service"
+    name = "qworker@.service" if kind.partition(" ")[0] in ("shipped", "template") else "qworker-shop.service"
     for other in SHIPPED[1:]:
         (tmp_path / other).write_text(shipped(other))
     (tmp_path / name).write_text(units(kind))
