@@ -32,6 +32,7 @@ from .sqs_renewals import Renewals, out_of_reach
 from .sqs_sending import Sending
 from .sqs_settling import Settling
 from .sqs_url import MOST_CLAIM_S, read_sqs_options, read_url
+from .sqs_verdicts import Verdicts
 
 logger = logging.getLogger("qworker.transports")
 
@@ -93,6 +94,7 @@ class SqsTransport:
             ready=lambda claims: self._polls.put(claims, front=True),
             again=lambda claim: self._polls.put([claim], front=True),
         )
+        self._verdicts = Verdicts(self._claims, self._settling, self._outbox, lose=self._lose)
         self._renewals = Renewals(
             self._claims, self._outbox, self._lease_s, lose=self._lose, on_trouble=self._note_trouble
         )
@@ -213,62 +215,15 @@ class SqsTransport:
 
     def ack(self, acks: Sequence[Ack]) -> Settled:
         """Have it deleted, after its successors have been sent; with `at_once`, wait until it is."""
-        at_once, later, lost = [], [], []
-        for ack in acks:  # all that can raise comes first: after an error the caller repeats the whole
-            claim = self._claims.get(ack.delivery.tag)
-            if claim is None:
-                lost.append(ack.delivery.tag)
-            elif ack.at_once and not ack.successors:
-                at_once.append(claim)
-            else:
-                later.append((claim, self._settling.prepared(claim, ack.successors)))
-        for claim, sends in later:
-            self._settling.ack(claim, sends)
-        lost += self._ack_now(at_once)
-        return Settled(len(acks) - len(lost), lost)
-
-    def _ack_now(self, claims: Sequence[Claim]) -> list[str]:
-        if not claims:
-            return []
-        lost = []
-        results = self._outbox.ask([self._settling.delete_op(claim) for claim in claims])
-        for claim, result in zip(claims, results, strict=True):
-            if result is None:
-                self._settling.deleted(claim)
-            elif result is Trouble.GONE:
-                lost.append(claim.tag)
-                self._lose(claim)
-            else:
-                claim.is_settling = False
-                raise TransportError(f"the message of a task that is about to start was not deleted: {result}")
-        return lost
+        return self._verdicts.ack(acks)
 
     def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
         """Give back. There is no front of a queue, and no order but a FIFO group's."""
-        claims, lost = self._held(deliveries)
-        if crashed:
-            for claim in claims:
-                self._settling.crashed(claim, due)
-        else:
-            self._settling.give_back(claims, due)
-        return Settled(len(claims), lost)
+        return self._verdicts.requeue(deliveries, crashed=crashed, due=due)
 
     def reject(self, rejections: Sequence[Rejection]) -> Settled:
         """By the queue's redrive policy, else to `dead_letter_queue`, else out of sight."""
-        done = 0
-        lost = []
-        for rejection in rejections:
-            claim = self._claims.get(rejection.delivery.tag)
-            if claim is None:
-                lost.append(rejection.delivery.tag)
-            else:
-                self._settling.reject(rejection, claim)
-                done += 1
-        return Settled(done, lost)
-
-    def _held(self, deliveries: Sequence[Delivery]) -> tuple[list[Claim], list[str]]:
-        found = [(delivery.tag, self._claims.get(delivery.tag)) for delivery in deliveries]
-        return [claim for _, claim in found if claim], [tag for tag, claim in found if claim is None]
+        return self._verdicts.reject(rejections)
 
     # ---- looking around ----
 
