@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qworker.testing import MemoryBroker, MemoryTransport
-from qworker.transports import Ack, Delivery, Envelope, Rejection, Settled, Transport, open_transport
-from qworker.transports.sqs import SqsTransport
+from qworker.transports import Envelope, Transport, open_transport
 
 from .moto_server import MotoServer
 from .redis_server import RedisServer
+from .sqs_workers import PatientTransport
 from .waiting import wait_until
 
 Places = list[tuple[str, bytes]]
 #: A machine that is busy with something else lets a server take its time.
 PATIENCE_S = 30.0
-#: A fixture that opens transports on SQS, with options.
-OpenSqs = Callable[..., "PatientTransport"]
 
 
 class Broker(Protocol):
@@ -252,58 +250,8 @@ class InSqs:
         self.server.reset()
 
     def transport(self, owner: str, lease_s: float, options: Mapping[str, Any]) -> Transport:
-        quick = {
-            "wait_time_seconds": 0,
-            "polling_interval": 0.02,
-            "create_missing_queues": True,
-            "dead_letter_queue": "graveyard",
-        }
-        return PatientTransport(self.server.url, {**quick, **options}, owner, lease_s)
+        given = {"create_missing_queues": True, "dead_letter_queue": "graveyard", **options}
+        return PatientTransport(self.server.url, given, owner, lease_s)
 
     def places(self) -> Places:
         raise NotImplementedError("SQS shows nobody what waits")
-
-
-class PatientTransport(SqsTransport):
-    """Verbs that return when SQS has done what was asked for, so that a test can look at once."""
-
-    def __init__(self, url: str, options: Mapping[str, Any], owner: str, lease_s: float) -> None:
-        super().__init__(url, options, owner=owner, lease_s=lease_s)
-
-    def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
-        got: list[Delivery] = []
-        since = time.monotonic()
-        while len(got) < limit:
-            more = super().reserve(queues, limit - len(got), arm=arm)
-            got += more
-            if more:
-                since = time.monotonic()
-            elif self._is_empty(queues, since):
-                break
-            time.sleep(0.002)
-        if got or not arm:
-            self.stop_fetching()
-            # One under way that finds nothing would tell the next call that nothing is there.
-            wait_until(lambda: not any(lane.polls for lane in self._polls._lanes.values()), "no poll is under way")
-            self._outbox.flush(10)
-        return got
-
-    def _is_empty(self, queues: Sequence[str], since: float) -> bool:
-        """Whether nothing is there: of polls side by side one may have found what another one missed."""
-        with self._polls._cond:
-            if any(lane.asked or lane.buffer for lane in self._polls._lanes.values()):
-                return False
-            return all(self._polls.has_heard(name, time.monotonic() - since) for name in queues)
-
-    def ack(self, acks: Sequence[Ack]) -> Settled:
-        return self._done(super().ack(acks))
-
-    def requeue(self, deliveries: Sequence[Delivery], *, crashed: bool = False, due: float | None = None) -> Settled:
-        return self._done(super().requeue(deliveries, crashed=crashed, due=due))
-
-    def reject(self, rejections: Sequence[Rejection]) -> Settled:
-        return self._done(super().reject(rejections))
-
-    def _done(self, settled: Settled) -> Settled:
-        assert self._outbox.flush(10), "SQS has done what it was told"
-        return settled

@@ -36,11 +36,13 @@ class SqsProxy:
 
     def __init__(self, port: int) -> None:
         self.requests: list[Request] = []
+        self.begun: Counter[str] = Counter()  # requests that have come, answered or not
         self.faults: dict[str, tuple[Fault, int]] = {}
         self.drops: Counter[str] = Counter()  # answers that never arrive although the request was carried out
         self.halves: Counter[str] = Counter()  # answers of which one half arrives
         self.is_cut = False
         self.target = port
+        self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.port = int(self._server.server_address[1])
@@ -73,6 +75,23 @@ class SqsProxy:
     def break_(self, action: str, fault: Fault, times: int = 1) -> None:
         """Let the next `times` requests of `action` meet `fault`."""
         self.faults[action] = (fault, times)
+
+    def fault_for(self, action: str) -> Fault | None:
+        """What this request meets, if anything; it is one of the `times`."""
+        with self._lock:
+            self.begun[action] += 1
+            fault, times = self.faults.get(action, (None, 0))
+            if fault is None or times <= 0:
+                return None
+            self.faults[action] = (fault, times - 1)
+            return fault
+
+    def is_named(self, action: str, kind: Counter[str]) -> bool:
+        """Whether this answer is one of those of which `drops`, or `halves`, says how many."""
+        with self._lock:
+            is_one = kind[action] > 0
+            kind[action] -= is_one
+            return is_one
 
     def __enter__(self) -> SqsProxy:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -121,13 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         status, content = answer
         proxy.requests.append(Request(action, asked, json.loads(content) if action and content else {}))
-        if proxy.drops[action]:
-            proxy.drops[action] -= 1
+        if proxy.is_named(action, proxy.drops):
             self.close_connection = True
             return
-        is_half = proxy.halves[action] > 0
+        is_half = proxy.is_named(action, proxy.halves)
         if is_half:
-            proxy.halves[action] -= 1
             self.close_connection = True
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0" if action else "text/xml")
@@ -136,11 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2] if is_half else content)
 
     def _broken(self, proxy: SqsProxy, action: str, asked: dict[str, Any]) -> tuple[int, bytes] | None:
-        fault, times = proxy.faults.get(action, (None, 0))
-        if fault is None or times <= 0:
-            return None
-        proxy.faults[action] = (fault, times - 1)
-        answer = fault(asked)
+        fault = proxy.fault_for(action)
+        answer = fault(asked) if fault is not None else None
         return None if answer is None else (answer[0], json.dumps(answer[1]).encode())
 
     def _pass_on(self, port: int, body: bytes) -> tuple[int, bytes]:

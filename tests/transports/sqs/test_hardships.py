@@ -6,54 +6,24 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qworker.core.clock import SystemClock
 from qworker.core.errors import TransportError
 from qworker.transports import Ack, Delivery, Rejection, Transport, open_transport
 from qworker.transports.sqs_errors import Trouble, trouble_of
+from qworker.transports.sqs_settling import _HANDED_OUT_S
 from qworker.transports.sqs_wire import decode_body
 
-from support.brokers import PatientTransport
 from support.messages import envelope, envelopes, numbers_of
 from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy, throttled
+from support.sqs_workers import QUICK, OpenSqs, OpenWorker, PatientTransport
 from support.waiting import wait_until
-
-QUICK = {"wait_time_seconds": 0, "polling_interval": 0.02}
-OpenSqs = Callable[..., Any]
-
-
-@pytest.fixture
-def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
-    with SqsProxy(sqs.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def open_sqs(sqs: MotoServer, proxy: SqsProxy) -> Iterator[OpenSqs]:
-    """A worker's transport over the proxy; with `queues` one that does not wait for SQS after each verb."""
-    opened: list[Transport] = []
-
-    def make(*queues: str, lease_s: float = 30.0, **options: Any) -> Transport:
-        for name in queues or ("hipri",):
-            sqs.queue(name)
-        found = {**QUICK, **options}
-        transport: Transport = (
-            open_transport(proxy.url, options=found, owner="w/1", lease_s=lease_s, queues=queues)
-            if queues
-            else PatientTransport(proxy.url, found, "w/1", lease_s)
-        )
-        opened.append(transport)
-        transport.connect()
-        return transport
-
-    yield make
-    for transport in opened:
-        transport.close()
 
 
 def refused(code: str, status: int = 400, said: str = "no") -> Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]:
@@ -100,7 +70,9 @@ def test_acks_wait_for_a_clock_that_is_set_right(open_sqs: OpenSqs, sqs: MotoSer
     assert sqs.counts("hipri") == (0, 0, 0)
 
 
-def test_a_throttled_batch_is_repeated_as_one_request(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+def test_a_throttled_batch_is_repeated_as_one_request(
+    open_sqs: OpenSqs, proxy: SqsProxy, travels_together: None
+) -> None:
     worker = open_sqs()
     worker.publish(envelopes(10))
     taken = worker.reserve(["hipri"], 10)
@@ -109,8 +81,8 @@ def test_a_throttled_batch_is_repeated_as_one_request(open_sqs: OpenSqs, proxy: 
     assert [len(request.asked["Entries"]) for request in proxy.of("DeleteMessageBatch")] == [10, 10, 10]
 
 
-def test_throttling_does_not_let_messages_of_a_group_overtake(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
-    worker = open_sqs("line.fifo")
+def test_throttling_does_not_let_messages_of_a_group_overtake(open_worker: OpenWorker, proxy: SqsProxy) -> None:
+    worker = open_worker("line.fifo", **QUICK)
     proxy.break_("SendMessageBatch", throttled, 2)
     worker.publish(envelopes(30, queue="line.fifo"))
     accepted = [
@@ -121,9 +93,9 @@ def test_throttling_does_not_let_messages_of_a_group_overtake(open_sqs: OpenSqs,
 
 
 def test_each_poll_of_a_fifo_queue_has_an_attempt_of_its_own_until_an_answer_is_lost(
-    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
+    open_worker: OpenWorker, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
-    worker = open_sqs("line.fifo")
+    worker = open_worker("line.fifo", **QUICK)
     for at in range(60):
         sqs.send("line.fifo", "a body", MessageGroupId=f"g{at}", MessageDeduplicationId=f"d{at}")
     del proxy.requests[:]
@@ -141,17 +113,14 @@ def _takes(worker: Transport, queue: str, limit: int) -> bool:
     return True
 
 
-def test_a_message_of_a_group_that_comes_again_while_we_hold_it_runs_once(open_sqs: OpenSqs, sqs: MotoServer) -> None:
-    sqs.queue("line.fifo")
-    worker = open_sqs("line.fifo")
+def test_a_message_of_a_group_that_comes_again_while_we_hold_it_runs_once(
+    open_worker: OpenWorker, sqs: MotoServer
+) -> None:
+    worker = open_worker("line.fifo", **QUICK)
     worker.publish([envelope(0, queue="line.fifo")])
     first = _one(worker, "line.fifo")
     (claim,) = worker._claims.all()
-    sqs.client.change_message_visibility(
-        QueueUrl=claim.queue.url.replace(str(claim.queue.url.split(":")[2].split("/")[0]), str(sqs.port)),
-        ReceiptHandle=claim.received.handle,
-        VisibilityTimeout=0,
-    )
+    hide(sqs, claim.received.handle, 0, "line.fifo")
     wait_until(lambda: not worker.reserve(["line.fifo"], 5) and sqs.counts("line.fifo")[1] == 1, "it has come again")
     worker.ack([Ack(first)])
     wait_until(lambda: sqs.counts("line.fifo") == (0, 0, 0), "the newer receipt is deleted", 10.0)
@@ -177,79 +146,91 @@ def test_a_release_whose_answer_was_lost_is_not_repeated(open_sqs: OpenSqs, sqs:
 def test_nothing_is_released_or_sent_anew_after_its_claim_has_ended(
     open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy
 ) -> None:
-    worker = open_sqs(lease_s=1.0)
+    worker = open_sqs()
     worker.publish(envelopes(2))
     taken = worker.reserve(["hipri"], 2)
+    claims = worker._claims.all()
     proxy.break_("ChangeMessageVisibilityBatch", throttled, 1000)
     proxy.break_("SendMessageBatch", throttled, 1000)
     super(PatientTransport, worker).requeue(taken[:1])
     super(PatientTransport, worker).requeue(taken[1:], crashed=True)
-    wait_until(lambda: sqs.counts("hipri")[0] == 2, "both claims have ended", 10.0)
+    told_at = time.monotonic()
+    for claim in claims:
+        claim.until -= 30
+        hide(sqs, claim.received.handle, 0)
     elsewhere = sqs.receive("hipri", visible_s=60)
+    wait_until(lambda: time.monotonic() > told_at + _HANDED_OUT_S, "nothing of the claims is certain any more")
     proxy.faults.clear()
-    assert worker._outbox.flush(10)
+    assert worker._outbox.flush(60)
     assert len(elsewhere) == 2
     assert sqs.counts("hipri") == (0, 2, 0), "what another worker has stays its own"
 
 
+def hide(sqs: MotoServer, receipt: str, seconds: int, queue: str = "hipri") -> None:
+    """Behind the worker's back."""
+    url = f"{sqs.endpoint}/123456789012/{queue}"
+    sqs.client.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=seconds)
+
+
 def test_an_answer_that_was_long_under_way_is_renewed_before_it_is_handed_over(
-    open_sqs: OpenSqs, proxy: SqsProxy
+    open_sqs: OpenSqs, proxy: SqsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = open_sqs(lease_s=3.0)
+    now = SystemClock().boottime
+    worker = open_sqs()
     worker.publish(envelopes(12))
-
-    def late(asked: dict[str, Any]) -> None:
-        if asked["VisibilityTimeout"] == 3:
-            time.sleep(2)
-
-    proxy.break_("ReceiveMessage", late, 2)
+    monkeypatch.setattr("qworker.transports.sqs_lanes._boottime", lambda: now() - 20)  # when each was sent
     taken = worker.reserve(["hipri"], 12)
     renewed = [e["VisibilityTimeout"] for r in proxy.of("ChangeMessageVisibilityBatch") for e in r.asked["Entries"]]
-    assert (len(taken), renewed) == (12, [3] * 12)
+    assert (len(taken), renewed) == (12, [30] * 12)
 
 
 def test_a_queue_that_is_deleted_does_not_stop_the_others(
-    open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, sqs: MotoServer, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = open_sqs("hipri", "lopri")
-    worker.reserve(["hipri", "lopri"], 20)
+    worker = open_worker("hipri", "lopri", **QUICK)
+    both, lopri = ["hipri", "lopri"], worker._polls._lanes["lopri"]
+    wait_until(lambda: not worker.reserve(both, 20) and worker._polls.has_heard("lopri", 60), "it has been polled")
     sqs.client.delete_queue(QueueUrl=f"{sqs.endpoint}/123456789012/lopri")
-    got = []
-    for at in range(30):
-        worker.publish([envelope(at)])
-        wait_until(lambda: got.extend(worker.reserve(["hipri", "lopri"], 20)) or len(got) > at, "it comes")  # type: ignore[misc]  # noqa: B023
+    wait_until(lambda: not worker.reserve(both, 20) and lopri.failures, "it has been missed")
+    got: list[Delivery] = []
+    while len(got) < 30 or lopri.failures < 3:
+        worker.publish([envelope(len(got))])
+        count = len(got) + 1
+        wait_until(lambda count=count: got.extend(worker.reserve(both, 20)) or len(got) == count, "it comes")  # type: ignore[misc, func-returns-value]
         worker.extend([])
-        worker.depths(["hipri", "lopri"])
-        time.sleep(0.02)
-    assert numbers_of(got) == list(range(30))
+        worker.depths(both)
+    assert numbers_of(got) == list(range(len(got)))
     worker.connect()
     told = [r for r in caplog.records if "lopri" in r.getMessage() and r.levelno == logging.ERROR]
     assert len(told) == 1
 
 
-def test_what_runs_of_a_deleted_queue_may_end(open_sqs: OpenSqs, sqs: MotoServer) -> None:
-    worker = open_sqs(lease_s=3.0)
+def test_what_runs_of_a_deleted_queue_may_end(open_sqs: OpenSqs, sqs: MotoServer, proxy: SqsProxy) -> None:
+    worker = open_sqs()
     worker.publish(envelopes(1))
     taken = worker.reserve(["hipri"], 1)
+    (claim,) = worker._claims.all()
+    claim.until -= 10  # so that it is renewed
     sqs.client.delete_queue(QueueUrl=f"{sqs.endpoint}/123456789012/hipri")
-    time.sleep(1)
+    before = proxy.begun["ChangeMessageVisibilityBatch"]
     assert worker.extend(taken).lost == []
+    assert proxy.begun["ChangeMessageVisibilityBatch"] > before
     assert worker.ack([Ack(taken[0])]).lost == []
 
 
 def test_throttling_that_does_not_end_is_told_once_and_so_is_its_end(
-    open_sqs: OpenSqs, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, proxy: SqsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    worker = open_sqs("hipri")
+    worker = open_worker("hipri", **QUICK)
     proxy.break_("ReceiveMessage", throttled, 7)
     wait_until(lambda: not worker.reserve(["hipri"], 5) and "come from hipri again" in caplog.text, "it is over", 60.0)
     assert [r.levelname for r in caplog.records if "RequestThrottled" in r.getMessage()] == ["WARNING"]
 
 
-def test_a_worker_that_may_not_look_connects_again(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+def test_a_worker_that_may_not_look_connects_again(open_worker: OpenWorker, proxy: SqsProxy) -> None:
     proxy.break_("GetQueueAttributes", refused("AccessDenied", 403), 1000)
-    worker = open_sqs("hipri")
+    worker = open_worker("hipri", **QUICK)
     worker.connect()
     assert worker.depths(["hipri"])["hipri"] in (0, 1)
 
@@ -301,8 +282,7 @@ def test_a_hidden_message_is_reported_each_time_it_is_hidden(
     (delivery,) = worker.reserve(["hipri"], 1)
     (claim,) = worker._claims.all()
     worker.reject([Rejection(delivery, "unknown_task")])
-    url = f"{sqs.endpoint}/123456789012/hipri"
-    sqs.client.change_message_visibility(QueueUrl=url, ReceiptHandle=claim.received.handle, VisibilityTimeout=0)
+    hide(sqs, claim.received.handle, 0)
     assert worker.reserve(["hipri"], 1) == []
     assert len([r for r in caplog.records if "unknown_task" in r.getMessage()]) == 2
 

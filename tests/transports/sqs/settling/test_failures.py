@@ -11,10 +11,10 @@ import pytest
 from qworker.core.errors import ConfigError
 from qworker.transports import Delivery, Envelope, Rejection
 
-from support.brokers import OpenSqs, PatientTransport
 from support.messages import envelopes, numbers_of
 from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy, hidden_for
+from support.sqs_workers import OpenSqs, PatientTransport
 from support.waiting import wait_until
 
 
@@ -36,7 +36,7 @@ def test_a_listed_task_s_failures_follow_the_policy(open_sqs: OpenSqs, sqs: Moto
     worker.publish(envelopes(1))
     waits = []
     for _ in range(3):
-        (delivery,) = wait_until(lambda: worker.reserve(["hipri"], 1), "it is there again", 10.0)
+        (delivery,) = wait_until(lambda: worker.reserve(["hipri"], 1), "it is there again")
         fail(worker, delivery)
         waits.append(hidden_for(proxy)[-1])
     assert waits == [1, 2, 40]
@@ -50,7 +50,7 @@ def test_a_clean_release_does_not_advance_the_policy(open_sqs: OpenSqs, sqs: Mot
     fail(worker, worker.reserve(["hipri"], 1)[0])
     assert hidden_for(proxy)[-1] == 1
     for _ in range(3):
-        worker.requeue(wait_until(lambda: worker.reserve(["hipri"], 1), "it is there again", 10.0))
+        worker.requeue(wait_until(lambda: worker.reserve(["hipri"], 1), "it is there again"))
     fail(worker, worker.reserve(["hipri"], 1)[0])
     assert hidden_for(proxy)[-1] == 20
 
@@ -109,7 +109,7 @@ def test_a_rejected_message_is_not_run_again_while_its_redrive_policy_counts(
         assert worker.reserve(["hipri"], 1) == []
         return sqs.counts("dead")[0] == 1
 
-    wait_until(is_moved, "SQS has moved it", 10.0)
+    wait_until(is_moved, "SQS has moved it")
 
 
 def test_one_that_nobody_wants_is_hidden_and_stays(

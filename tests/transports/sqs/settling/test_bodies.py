@@ -10,9 +10,9 @@ import pytest
 from qworker.core.errors import ConfigError, MessageError
 from qworker.transports import Ack, Envelope
 
-from support.brokers import OpenSqs
 from support.messages import envelope, envelopes, raw_message
 from support.moto_server import MotoServer
+from support.sqs_workers import OpenSqs
 
 
 def large(size: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,12 +15,6 @@ from qworker.transports.sqs_queues import sqs_name
 from support.messages import envelopes
 from support.moto_server import KEY_ID, SECRET, MotoServer
 from support.sqs_proxy import SqsProxy
-
-
-@pytest.fixture
-def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
-    with SqsProxy(sqs.port) as proxy:
-        yield proxy
 
 
 def connected(url: str, *queues: str, **options: Any) -> Transport:

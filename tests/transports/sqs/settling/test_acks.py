@@ -9,15 +9,15 @@ import pytest
 from qworker.core.errors import TransportError
 from qworker.transports import Ack
 
-from support.brokers import OpenSqs
 from support.messages import envelope, envelopes, numbers_of
 from support.moto_server import MotoServer
 from support.sqs_proxy import SqsProxy
+from support.sqs_workers import OpenSqs
 
 # ---- order and batches ----
 
 
-def test_deletes_and_sends_go_ten_to_a_request(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
+def test_deletes_and_sends_go_ten_to_a_request(open_sqs: OpenSqs, proxy: SqsProxy, travels_together: None) -> None:
     worker = open_sqs()
     worker.publish(envelopes(30))
     taken = worker.reserve(["hipri"], 30)
