@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
@@ -209,11 +210,34 @@ def test_a_thousand_requests_at_once_leave_nothing_behind(shop: Shop, worker_for
     wait_until(lambda: len(os.listdir(f"/proc/{master}/task")) < 8, "their threads have ended")
 
 
-def test_a_client_that_does_not_read_is_left(worker_for_all: Place) -> None:
-    with connected(worker_for_all) as link:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+#: Each task that has run has its lines in the metrics: together more than a socket holds (212992 bytes).
+_MANY = """
+
+for number in range(120):
+    app.task(name=f"shop.many{number}")(lambda: None)
+"""
+
+
+def test_a_client_that_does_not_read_holds_nobody_up_and_is_left(shop: Shop) -> None:
+    shop.write((shop.folder / "shop.py").read_text() + _MANY)
+    shop.worker("-c", "1", "-Q", "hipri")
+    place = socket_of()
+    for number in range(120):
+        shop.app.send_task(f"shop.many{number}", queue="hipri")
+    wait_until(lambda: len(get(place, "/metrics")[1]) > 300_000, "a page that is larger than a socket")
+    with connected(place) as link:
         link.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        assert get(worker_for_all, "/livez")[0] == 200
+        wait_until(lambda: _flags(link) & select.POLLIN, "the answer begins")
+        assert get(place, "/livez")[0] == 200
+        assert not _flags(link) & select.POLLHUP, "it is still given time"
+        wait_until(lambda: _flags(link) & select.POLLHUP, "it is left")
+
+
+def _flags(link: socket.socket) -> int:
+    """What `poll` says of it now."""
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    return sum(flags for _, flags in poll.poll(0))
 
 
 def test_no_other_process_of_the_worker_has_its_sockets(shop: Shop) -> None:
