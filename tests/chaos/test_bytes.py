@@ -44,21 +44,21 @@ DIRECTIONS = pytest.mark.parametrize("direction", [TO_SERVER, TO_CLIENT])
 
 
 @DIRECTIONS
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_a_connection_that_ends_at_any_byte_leaves_every_message_in_its_one_place(
     direction: str, server: RedisServer, rng: random.Random, seed: int, record_property: Record
 ) -> None:
     broker = InRedis(server)
     with Cutter(server.port) as cutter:
         walk(broker, cutter, direction, FAR)  # loads the scripts, so that later ones are called by their names
-        length = walk(broker, cutter, direction, FAR)
+        length = min(walk(broker, cutter, direction, FAR) for _ in range(3))
         offsets = range(length) if IS_LONG else sorted(rng.sample(range(length), 120))
         cuts = 0
         for after in offsets:
             walk(broker, cutter, direction, after, resets=bool(rng.getrandbits(1)))
             cuts += not cutter.is_armed
         # An exchange has other numbers each time, and every ten seconds a look for what others have left behind: one
-        # that is shorter than the measured one ends before the last offsets.
+        # that is shorter than those that were measured ends before the last offsets.
         assert cuts >= 0.95 * len(offsets)
     row(
         record_property, f"connection cut at a byte, {direction}", f"{6 * len(offsets)} messages, 1 transport",
@@ -131,7 +131,7 @@ class Walk:
 
 
 @DIRECTIONS
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_a_worker_whose_connections_end_at_any_byte_loses_and_repeats_nothing(
     direction: str,
     server: RedisServer,

@@ -54,7 +54,7 @@ def hosts(request: pytest.FixtureRequest, open_server: RedisServer) -> Iterator[
         yield found
 
 
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
     hosts: list[Host],
     open_server: RedisServer,

@@ -63,7 +63,7 @@ def play(
     return office.judge(load.tasks, fleet.faults), fleet
 
 
-@pytest.mark.timeout(scaled(120, 1500))
+@pytest.mark.timeout(scaled(300, 1500))
 def test_nothing_is_lost_and_only_what_was_cut_runs_again(
     open_office: Callable[..., Office], rng: random.Random, seed: int, record_property: Record
 ) -> None:
@@ -77,7 +77,7 @@ def test_nothing_is_lost_and_only_what_was_cut_runs_again(
     check(verdict, fleet)
 
 
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_the_same_on_sqlite(tmp_path: Path, rng: random.Random, seed: int, record_property: Record) -> None:
     count = scaled(400, 3_000)
     url = f"sqlite:///{tmp_path}/broker.db"

@@ -85,7 +85,7 @@ class Stock:
             )  # fmt: skip
 
 
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_either_may_be_stopped_in_any_way_and_nothing_is_lost_or_repeated(
     open_office: Callable[..., Office], rng: random.Random, seed: int, record_property: Record
 ) -> None:

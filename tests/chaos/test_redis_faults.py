@@ -37,7 +37,7 @@ EVERYSEC_S = 2.0
 
 
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_a_redis_that_is_killed_and_comes_back_with_its_file_costs_nothing(
     fsync: str,
     durable_server: RedisServer,
@@ -125,7 +125,7 @@ KINDS: dict[str, Callable[[redis.Redis, random.Random], None]] = {
 }
 
 
-@pytest.mark.timeout(scaled(120, 900))
+@pytest.mark.timeout(scaled(300, 900))
 def test_no_nuisance_of_a_running_redis_loses_or_repeats_anything(
     server: RedisServer, open_office: Callable[..., Office], rng: random.Random, seed: int, record_property: Record
 ) -> None:
@@ -164,7 +164,7 @@ def test_a_redis_that_was_emptied_is_told_in_the_log_and_the_worker_goes_on(
         after = [office.task("work").delay(0.0) for _ in range(20)]
         tasks = [Task(result.id) for result in after]
         for result in after:
-            result.get(timeout=10)
+            result.get(timeout=40)
         wait_until(lambda: all(run.ended for run in office.runs()), "all runs end")
         office.wait_settled()
         fleet.stop()

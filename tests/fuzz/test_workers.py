@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Worker]]:
         yield lambda: stack.enter_context(Worker(tmp_path, *arguments)).wait_ready()
 
 
-@pytest.mark.timeout(scaled(180, 7200))
+@pytest.mark.timeout(scaled(400, 7200))
 def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for(
     farm: Farm,
     executor: TaskExecutor,
@@ -73,8 +73,8 @@ def test_mutated_messages_leave_the_worker_alive_and_every_message_accounted_for
         for at in range(0, ROUND, 100):
             farm.publish(messages[at : at + 100])
             good.append(farm.app.tasks["fuzz.good"].delay(at))
-        assert [result.get(timeout=60) for result in good] == list(range(0, ROUND, 100))
-        farm.wait_settled(60)
+        assert [result.get(timeout=120) for result in good] == list(range(0, ROUND, 100))
+        farm.wait_settled(120)
         ends, complaints = account(farm, executor, messages)
         assert complaints == []
         total += ends

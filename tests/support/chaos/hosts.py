@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import multiprocessing
 import os
 import subprocess
@@ -36,7 +37,7 @@ class Namespace:
     def __init__(self, number: int, port: int) -> None:
         self._name = f"qw{os.getpid()}n{number}"
         self._card = f"qw{os.getpid()}h{number}"
-        ours, theirs = (f"10.231.{os.getpid() % 250}.{4 * number + end}" for end in (1, 2))
+        ours, theirs = (_address(4 * number + end) for end in (1, 2))
         self.prefix = ("ip", "netns", "exec", self._name)
         self.url = f"redis://{ours}:{port}/0"
         _ip("netns", "add", self._name)
@@ -54,6 +55,11 @@ class Namespace:
 
     def close(self) -> None:
         _ip("netns", "delete", self._name)
+
+
+def _address(number: int) -> str:
+    """One of this process's sixteen, of those that are set aside for trying out networks: nobody else has them."""
+    return str(ipaddress.IPv4Address("198.18.0.0") + os.getpid() % 8192 * 16 + number)
 
 
 class Proxied:
