@@ -98,7 +98,9 @@ class RedisTransport:
         by_script = [e for e in envelopes if self._owner or e.due is not None or e.unique]
         commands = self._declarations({envelope.queue for envelope in envelopes})
         commands += self._pushes([e for e in envelopes if not self._owner and e.due is None and not e.unique])
-        if commands:
+        if commands and self._owner:
+            self._session.ask(*commands)  # a full server may refuse to note a name; the messages have to go out
+        elif commands:
             self._session.call(*commands)
         self._declared.update(envelope.queue for envelope in envelopes)
         if not by_script:

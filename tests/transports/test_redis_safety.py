@@ -111,15 +111,18 @@ def test_a_full_server_refuses_new_messages_and_still_drains(own_server: RedisSe
     held = ours.reserve(["hipri"], 10)
     with own_server.client() as behind:
         behind.config_set("maxmemory", "100kb")  # it uses more than that when it is empty
+    producer = open_redis(url=own_server.url)
     with pytest.raises(TransportError, match="its memory is full"):
-        ours.publish(envelopes(1))
+        producer.publish(envelopes(1))
     with pytest.raises(TransportError, match="its memory is full"):
-        ours.publish([envelope(1, due=4e9)])
+        producer.publish([envelope(1, due=4e9)])
     held += ours.reserve(["hipri"], 10)
     assert len(held) == 20
     ours.connect()
     assert ours.extend(held).done == 20
     assert ours.ack([Ack(held[0], [envelope(99)])]).done == 1
+    ours.publish([envelope(100, "another")])  # what follows a task that was acked when it began
+    assert ours.depths(["another"]) == {"another": 1}
     assert ours.requeue(held[1:2]).done == 1
     assert ours.reject([Rejection(held[2], "unknown_task")]).done == 1
     assert ours.requeue_dead([letter.token for letter in ours.dead_letters()]) == 1

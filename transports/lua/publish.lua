@@ -3,6 +3,7 @@
 -- ARGV: 6… seven for each: token, wait in ms ('' = none), list, side, envelope, task id, whether it has to get its lock
 -- (0/1). Returns the positions, from 1, of those that did not get it and were not published.
 
+if OWNER ~= '' then go_on_when_full() end -- what follows a task that is acked already: its worker waits for it
 local now_s, now_ms = now_s_ms()
 local refused = {}
 for i = 6, #ARGV, 7 do
