@@ -60,6 +60,21 @@ def end_for_certain(parents: Sequence[int], children: Sequence[int], limit_s: fl
     return not left
 
 
+def is_zombie(pid: int) -> bool:
+    """Whether this process has ended and only waits to be reaped. False where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:  # gone, or a system without this file
+        return False
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL for a process and its group, which it may not have made yet; 0 is nobody."""
+    for kill in (os.killpg, os.kill) if pid else ():
+        with suppress(ProcessLookupError):  # it was faster
+            kill(pid, signal.SIGKILL)
+
+
 def _kill(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):  # gone, or somebody else by now: then it is seen to live
         os.kill(pid, number)
@@ -69,10 +84,8 @@ def _is_dead(pid: int) -> bool:
     with suppress(ChildProcessError):  # not ours to reap
         if os.waitpid(pid, os.WNOHANG)[0]:
             return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:  # gone, or a system without this file
-        pass
+    if is_zombie(pid):
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

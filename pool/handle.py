@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -59,6 +60,10 @@ class SpawnerHandle:
         """Send a signal to the child of `slot`, SIGKILL to its whole process group; False when the spawner has gone."""
         return self._request({"slot": slot, "signal": int(number)}, [])
 
+    def kill(self) -> None:
+        """Kill it: it does not answer any more. Its children die with it."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def reopen_logs(self) -> bool:
         """Have it and its children open their log files anew; False when the spawner has gone."""
         return self._request({"reopen": True}, [])
@@ -99,7 +104,7 @@ class SpawnerHandle:
         self._requests.close()
         self._process.join(timeout_s)
         if self._process.is_alive():
-            os.kill(self.pid, 9)
+            self.kill()
             self._process.join()
         self._reports.close()
 

@@ -9,12 +9,12 @@ acts. So no order of events can leave the pool too large or too small.
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
 from typing import Final
 
 from ..core.clock import Clock
+from ..core.process import is_zombie, kill_group
 from ..pool import TABLE_SLOTS, SlotTable
 from ..tasks import Order
 from .death import NOT_BORN, Death
@@ -222,7 +222,7 @@ class Crew:
         """A spawner has died and its children with it. Once is an accident; after that a task may have done it."""
         death = Death(None, is_ours=is_first, why="the death of the spawner, which took its children along")
         for slot in [slot for slot in self._slots.values() if slot.spawner is spawner]:
-            _kill_group(slot.pid)
+            kill_group(slot.pid)
             self._mailbox.post("died", serial=slot.serial, death=death, why="spawner_lost")
             del self._slots[slot.index]
 
@@ -241,7 +241,7 @@ class Crew:
     def kill(self) -> None:
         """SIGKILL for every child and whatever its task has started in the same process group."""
         for slot in self._slots.values():
-            _kill_group(slot.pid)
+            kill_group(slot.pid)
 
     def cut(self, table: SlotTable) -> None:
         """Have WorkerShutdown raised in what runs now.
@@ -284,12 +284,19 @@ class Crew:
                 slot.why = slot.why or "reload"
                 self._retire(slot)
 
-    def forget_unborn(self, serial: int) -> None:
-        """The worker stops: this child counts as dead if it has not been forked yet; it leaves once it looks around."""
+    def forget_lost(self, serial: int) -> None:
+        """The worker stops: one that its spawner has not forked yet (it leaves once it looks around), or does not reap.
+
+        It counts as dead.
+        """
         slot = self._by_serial(serial)
-        if slot is not None and not slot.pid:
+        if slot is not None and (not slot.pid or is_zombie(slot.pid)):
             del self._slots[slot.index]
             self._mailbox.post("died", serial=serial, death=Death(None, is_ours=True))
+
+    def is_owed_by(self, spawner: Spawner) -> bool:
+        """Whether this spawner has been asked for a child that it has not forked yet."""
+        return any(slot.spawner is spawner and not slot.pid for slot in self._slots.values())
 
     def has_children_of(self, spawner: Spawner) -> bool:
         """Whether a child of this spawner is left."""
@@ -337,13 +344,3 @@ class Crew:
 
     def _by_serial(self, serial: int) -> Slot | None:
         return next((slot for slot in self._slots.values() if slot.serial == serial), None)
-
-
-def _kill_group(pid: int) -> None:
-    if not pid:  # not born yet
-        return
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:  # it was faster
-            continue

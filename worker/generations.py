@@ -18,6 +18,7 @@ from ..core.clock import Clock
 from ..pool import SlotTable
 from .crew import Crew
 from .spawning import Spawner
+from .vigil import EVERY_S, LOOKS, Vigil
 
 logger = logging.getLogger("qworker.worker")
 
@@ -45,6 +46,7 @@ class Generations:
         self._deaths = 0
         self._died_at = -math.inf
         self._respawn_at = math.inf
+        self._vigil = Vigil(clock)
         self.current: Spawner | None = None
         self.trouble = ""  # why the last reload came to nothing
 
@@ -63,7 +65,7 @@ class Generations:
 
     def next_at(self) -> float:
         """When `tend` has something to do."""
-        return self._respawn_at
+        return min(self._respawn_at, self._vigil.next_at())
 
     def hear(self, spawners: Iterable[Spawner], crew: Crew | None) -> Iterator[dict[str, Any]]:
         """Hand on what these spawners report about the application and children.
@@ -75,6 +77,8 @@ class Generations:
             if reports is None:
                 yield from self._gone(spawner, crew)
                 continue
+            if reports and spawner is self.current:
+                self._vigil.hears()
             for report in reports:
                 self._importing.discard(spawner)
                 if spawner is self._successor:
@@ -112,6 +116,9 @@ class Generations:
             logs.say(
                 logger, logging.INFO, log_events.RELOAD_DONE, "reload: {result}", result=self._leaving.pop(spawner)
             )
+        owes = self.current is not None and self.current not in self._importing and crew.is_owed_by(self.current)
+        if self._vigil.is_over(owes=owes) and self.current is not None:
+            self._end_stuck(self.current)
         if self.current is None and self._clock.monotonic() >= self._respawn_at:
             self._respawn_at = math.inf
             try:
@@ -149,6 +156,20 @@ class Generations:
         self._respawn_at = math.inf
         if crew is not None:
             crew.renew()
+
+    def _end_stuck(self, spawner: Spawner) -> None:
+        """It would neither reap nor kill anybody: as it is, children that die are not seen. Its death is, next."""
+        logs.say(
+            logger,
+            logging.ERROR,
+            log_events.SPAWNER_STUCK,
+            "the spawner (pid {spawner}) was asked for a child and has not answered for {since_s:g} s: it is killed; "
+            "a fork handler of the application (os.register_at_fork) may hang",
+            spawner=spawner.pid,
+            since_s=EVERY_S * LOOKS,
+        )
+        self._vigil.hears()
+        spawner.kill()
 
     def _end_import(self) -> None:
         self._successor = None

@@ -58,7 +58,7 @@ class News:
         serial, number = notice.data["serial"], notice.data["number"]
         self._crew.signal(notice.slot, serial, number)
         if self._life.is_stopping and number == signal.SIGKILL:
-            self._crew.forget_unborn(serial)  # the spawner may be busy importing the application
+            self._crew.forget_lost(serial)  # the spawner may be busy importing the application, or stuck
 
     # -- of the broker and of what waits there -------------------------------------------------------------
 

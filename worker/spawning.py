@@ -28,6 +28,10 @@ class Spawner(Protocol):
         """Signal a slot's child, with SIGKILL its whole process group."""
         ...
 
+    def kill(self) -> None:
+        """Kill it; its children go with it."""
+        ...
+
     def reopen_logs(self) -> bool:
         """Have it and its children open their log files anew."""
         ...

@@ -231,6 +231,18 @@ def test_a_pool_that_grows_leaves_descriptors_to_the_rest_of_the_worker(sqlite_s
     assert "Traceback" not in worker.log
 
 
+def test_a_fork_that_hangs_does_not_keep_a_stop_from_ending(sqlite_shop: Shop) -> None:
+    source = (sqlite_shop.folder / "shop.py").read_text()
+    hang = "os.register_at_fork(before=lambda: wait_for('go') if (_FOLDER / 'hang').exists() else None)\n"
+    sqlite_shop.write(source + hang)
+    worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", "--max-tasks-per-child", "1")
+    (sqlite_shop.folder / "hang").touch()
+    results = [sqlite_shop.task("add").delay(i) for i in range(3)]
+    assert results[0].get(timeout=10) == 0
+    assert worker.stop(30) == 0
+    assert (sqlite_shop.depth(), sqlite_shop.in_flight()) == (2, 0)
+
+
 def _let_fork_fail_while(shop: Shop, name: str) -> None:
     """What the system does when a limit of processes is reached, as long as there is a file of this name."""
     shop.write((shop.folder / "shop.py").read_text() + _REFUSING_FORK.format(name=name))

@@ -53,6 +53,9 @@ class FakeSpawner:
     def signal(self, slot: int, number: int) -> bool:
         return True
 
+    def kill(self) -> None:
+        self.queue.append(None)
+
     def reports(self) -> list[dict[str, Any]] | None:
         if self.queue and self.queue[0] is None:
             return None

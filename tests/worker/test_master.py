@@ -267,3 +267,66 @@ def test_a_deaf_consumer_ends_the_worker_after_its_messages_went_back(stage: Sta
     assert stage.letters()[0] == "drain"
     stage.tell("drained", cut=[])
     assert stage.master.exit_code is ExitCode.INTERNAL
+
+
+def test_a_child_that_the_system_refuses_is_asked_for_again_a_second_later(stage: Stage, caplog: Any) -> None:
+    stage.report("loaded", config={})
+    for slot in (0, 1):
+        stage.report("not_forked", slot=slot, why="Resource temporarily unavailable")
+    assert stage.letters() == ["child", "child", "died", "died"]
+    stage.master.turn()
+    assert stage.spawners[0].forked == [0, 1]
+    for _ in range(5):  # more often than children may die at boot
+        stage.clock.advance(1.1)
+        stage.master.turn()
+        stage.report("not_forked", slot=0, why="Resource temporarily unavailable")
+        stage.report("not_forked", slot=1, why="Resource temporarily unavailable")
+    assert caplog.text.count("no child can be started") == 1
+    stage.clock.advance(1.1)
+    stage.master.turn()
+    assert stage.spawners[0].forked == [0, 1] * 7
+    assert stage.master.exit_code is None
+
+
+def test_a_spent_child_that_cannot_be_replaced_goes_on(stage: Stage) -> None:
+    stage.run()
+    stage.letters()
+    stage.tell("spent", 1, serial=2)
+    assert stage.spawners[0].forked == [0, 1, 2]
+    stage.report("not_forked", slot=2, why="Cannot allocate memory")
+    assert stage.letters() == ["child", "died", "reprieve"]
+    stage.clock.advance(10)
+    stage.master.turn()
+    assert stage.spawners[0].forked == [0, 1, 2]
+    stage.tell("spent", 1, serial=2)
+    assert stage.spawners[0].forked == [0, 1, 2, 2]
+
+
+def test_a_spawner_that_owes_a_child_and_says_nothing_is_killed_and_replaced(stage: Stage, caplog: Any) -> None:
+    stage.run()
+    stage.tell("spent", 1, serial=2)
+    for _ in range(8):
+        stage.clock.advance(5.1)
+        stage.master.turn()
+    assert caplog.text.count("has not answered for 30 s") == 1
+    assert len(stage.spawners) == 2
+
+
+def test_a_spawner_that_speaks_or_owes_nothing_is_left_alone(stage: Stage) -> None:
+    stage.run()
+    for _ in range(20):
+        stage.clock.advance(5.1)
+        stage.master.turn()
+    stage.tell("spent", 1, serial=2)
+    for _ in range(20):
+        stage.clock.advance(5.1)
+        stage.report("exited", slot=7, pid=NOBODY, status=0, peak_kib=1)
+    assert len(stage.spawners) == 1
+
+
+def test_a_long_pause_of_the_whole_worker_is_not_held_against_its_spawner(stage: Stage) -> None:
+    stage.run()
+    stage.tell("spent", 1, serial=2)
+    stage.clock.advance(3600)
+    stage.master.turn()
+    assert len(stage.spawners) == 1
