@@ -8,6 +8,7 @@ import random
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -224,8 +225,9 @@ class _Builder:
         from .. import __version__
 
         if not self._options.quiet:
-            sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
-            sys.stderr.flush()
+            with suppress(OSError):  # a full disk, a reader that has gone: a log that cannot be written stops nobody
+                sys.stderr.write(banner(__version__, self._node, config, size) + "\n")
+                sys.stderr.flush()
         most = self._options.autoscale[1] if self._options.autoscale else size
         if trouble := overcommitment(most, config["conf"], memory_limit()):
             logs.say(logger, logging.WARNING, log_events.MEMORY_OVERCOMMITTED, "{problem}", problem=trouble)

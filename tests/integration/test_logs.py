@@ -261,3 +261,10 @@ def test_a_terminal_sees_colours_unless_it_wants_none(
         process.wait(20)
     os.close(master)
     assert (b"\x1b[31m" in shown) is coloured
+
+
+def test_a_log_that_takes_nothing_keeps_no_worker_from_its_work(sqlite_shop: Shop) -> None:
+    worker = sqlite_shop.worker("-c", "1", "-Q", "hipri", prefix=("sh", "-c", 'exec "$@" 2>/dev/full', "sh"))
+    assert sqlite_shop.app.send_task("shop.add", args=[1, 2], queue="hipri").get(timeout=20) == 3
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
