@@ -40,5 +40,14 @@ def check(path: str, node: str | None, http: str | None, token: str, *, is_quiet
         sys.stderr.write(f"qworker: {error}\n")
         return 1
     if not is_quiet:
-        sys.stdout.write(body.decode("utf-8", "replace"))
+        _show(body.decode("utf-8", "replace"))
     return 0 if status == 200 else 1
+
+
+def _show(text: str) -> None:
+    """Write it where that can be done: for who only looks at the exit code a full disk changes nothing."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at exit

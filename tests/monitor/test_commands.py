@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from support import RedisServer, Shop, wait_until
@@ -14,6 +16,7 @@ def test_health_says_yes_while_a_worker_lives(shop: Shop, tmp_path: Path) -> Non
     worker = shop.worker("-c", "1", "-Q", "hipri", "-n", "yes@%h")
     assert qworker(tmp_path, "health").returncode == 0
     assert qworker(tmp_path, "health", "--ready").stdout == "ok\n"
+    assert subprocess.call(f"'{sys.executable}' -m qworker health -n yes@%h >/dev/full", shell=True) == 0
     worker.stop()
     ended = qworker(tmp_path, "health", "-n", "yes@%h")
     assert ended.returncode == 1
@@ -119,9 +122,6 @@ def test_status_without_a_worker_says_where_it_has_looked(runtime_dir: Path, tmp
 
 
 def test_health_loads_neither_the_command_line_nor_an_application(shop: Shop, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     shop.worker()
     ended = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "qworker", "health"],
