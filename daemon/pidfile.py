@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -16,6 +17,8 @@ from ..core.errors import ConfigError
 from .identity import Identity
 from .processes import is_living_worker
 
+#: A worker that starts holds the lock for some milliseconds.
+LOCK_S: Final = 5.0
 #: What is longer cannot be a pid file that somebody has spoilt: it is something else, named by mistake.
 _MOST_BYTES: Final = 64
 
@@ -91,11 +94,26 @@ class Pidfile:
 
 @contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
-    """Hold the lock of `folder`. Some network file systems have none for folders: then two starts may both succeed."""
+    """Hold the lock of `folder`. Some network file systems have none for folders: then two starts may both succeed.
+
+    So they may when somebody does not let it go: anybody who can read the folder can hold it, and must not be able to
+    keep all workers from starting.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, time.monotonic() + LOCK_S)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qworker.core.errors import ConfigError
-from qworker.daemon import Pidfile
+from qworker.daemon import Pidfile, pidfile
 
 from support.background import Background
 from support.waiting import wait_until
@@ -141,6 +142,19 @@ def test_of_workers_that_start_at_once_one_gets_the_file(tmp_path: Path) -> None
     for starter in starters:
         starter.communicate(timeout=20)
     assert sorted(said) == ["mine", *["refused"] * 5]
+
+
+def test_who_holds_the_lock_of_the_folder_for_ever_keeps_nobody_from_starting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pidfile, "LOCK_S", 0.1)
+    fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        Pidfile(str(path)).acquire()
+    finally:
+        os.close(fd)
+    assert path.read_text() == f"{os.getpid()}\n"
 
 
 def test_a_second_worker_is_refused_and_leaves_the_first_one_s_file(home: Background) -> None:
