@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import re
@@ -20,6 +21,9 @@ import redis
 from .waiting import wait_until
 
 _FIRST_PORT = 10_000
+#: The system's dice: a test may have seeded the common ones.
+_dice = random.SystemRandom()
+_given: set[int] = set()
 
 
 class RedisServer:
@@ -148,16 +152,31 @@ def free_port() -> int:
     """A loopback port that nobody uses now, and that nobody gets by chance before it is used.
 
     It is below those that the kernel gives to whoever asks for any, as each outgoing connection does: a server that
-    starts a second later, or again, would find such a one taken.
+    starts a second later, or again, would find such a one taken. No test process gets it either, this one included,
+    as long as this one lives: byte number so-and-so of a file that they share is locked.
     """
     while True:
-        port = random.randrange(_FIRST_PORT, _first_ephemeral())
+        port = _dice.randrange(_FIRST_PORT, _first_ephemeral())
+        if port in _given:
+            continue
+        try:
+            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            continue
+        _given.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+
+
+@cache
+def _claims() -> int:
+    """The file of claims, open until this process ends, and its locks with it."""
+    path = Path(tempfile.gettempdir()) / f"qworker-test-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 @cache
