@@ -16,6 +16,8 @@ from .waiting import wait_until
 MAY_LOAD_SLOWLY: tuple[str, ...] = ("--save", "3600", "1000000", "--key-load-delay", "0")
 if any(version_of(executable) >= (7,) for executable in all_redis()):
     MAY_LOAD_SLOWLY += ("--enable-debug-command", "yes")
+    # While it loads, it looks at its connections after every so many bytes of its file (without being told: 2 MiB).
+    MAY_LOAD_SLOWLY += ("--loading-process-events-interval-bytes", str(1 << 18))
 
 
 @contextmanager
@@ -70,14 +72,14 @@ def loading(server: RedisServer) -> Iterator[None]:
     """LOADING: started again with data that take long to load; `server` was started with `MAY_LOAD_SLOWLY`."""
     with server.client() as behind:
         behind.set("filler:0", 0)
-        # While it loads, it looks at its connections after every 2 MiB.
         behind.config_set("rdbcompression", "no")
-        behind.execute_command("DEBUG", "POPULATE", "12000", "filler", "1000")
+        behind.execute_command("DEBUG", "POPULATE", "24000", "filler", "1000")
         behind.save()
     server.restart("--key-load-delay", "500", wait=False)
     with server.client(retry=Retry(NoBackoff(), 0)) as behind:
         wait_until(lambda: _refusal(behind).startswith("LOADING"), "the server is loading")
         yield
+        behind.config_set("key-load-delay", 0)  # the rest goes quickly
         wait_until(lambda: _refusal(behind) == "", "the server has loaded", 40)
 
 
