@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def any_shop(request: pytest.FixtureRequest) -> Shop:
     """The application on each broker in turn."""
     shop: Shop = request.getfixturevalue("shop" if request.param == "redis" else "sqlite_shop")
     return shop
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> dict[str, str]:
+    """The environment of a worker that leaves tasks all the time they need to end when they are cut.
+
+    For tests of what they do in it: two seconds may pass on a busy machine before they do anything.
+    """
+    folder = tmp_path / "patience"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("from qworker.worker import lifecycle\nlifecycle.COLD_S = 60.0\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 @pytest.fixture

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+
+from qworker import __version__
 
 from support import Shop, wait_until
 from support.moto_server import KEY_ID, LOGIN, SECRET, MotoServer
@@ -17,6 +20,9 @@ ShopOn = Callable[[str, str], Shop]
 
 
 def url(server: MotoServer, parameters: str = "") -> str:
+    """Of a table that is not there yet, at a server that answers at once."""
+    with closing(server.client_of("dynamodb")) as client:
+        client.list_tables()  # moto loads a service when it is first asked for it: that may take seconds
     return f"dynamodb://{LOGIN}@{server.place}/results-{uuid.uuid4()}{parameters}"
 
 
@@ -72,9 +78,10 @@ def test_a_table_that_is_away_loses_neither_tasks_nor_claims(shop_on: ShopOn, br
 
 def test_a_table_that_hangs_keeps_no_start_from_being_called_off(shop_on: ShopOn, broker: str) -> None:
     with MotoServer() as server:
+        where = url(server)
         server.freeze()
-        worker = shop_on(broker, url(server)).worker(ready=False)
-        worker.wait_log("qworker 0")
+        worker = shop_on(broker, where).worker(ready=False)
+        worker.wait_log(f"qworker {__version__}")
         wait_until(lambda: server_is_asked(server), "the worker waits for the table")
         assert worker.stop() == 0
         assert "starting nevertheless" not in worker.log, "it has ended before the look at the table did"

@@ -29,7 +29,7 @@ def test_a_cold_stop_without_a_broker_ends_in_time_and_says_what_is_left(
             watch = Stopwatch()
             worker.signal(signal.SIGQUIT)
             assert worker.wait(15) == 69
-            assert watch.s < 6
+            assert watch.s < 9
         finally:
             server.thaw() if is_frozen else None
     assert sorted(shop.ran()[2:]) == ["finally a", "finally b"]
@@ -38,7 +38,7 @@ def test_a_cold_stop_without_a_broker_ends_in_time_and_says_what_is_left(
         assert all(f"[{task_id}] was cut" in worker.log for task_id in ids)
     left = next(line for line in worker.log.splitlines() if "2 messages are left to their lease" in line)
     assert all(task_id in left for task_id in ids)
-    assert not worker.survivors()
+    wait_until(lambda: not worker.survivors(), "no process is left")
 
 
 def test_a_warm_stop_without_a_broker_lets_tasks_end_and_says_what_is_left(
@@ -60,13 +60,13 @@ def test_a_warm_stop_without_a_broker_lets_tasks_end_and_says_what_is_left(
 
 def test_a_frozen_child_is_killed_at_its_hard_limit(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "1", "-Q", "hipri")
-    result = any_shop.task("gate").apply_async(("never",), time_limit=1.0)
+    result = any_shop.task("gate").apply_async(("never",), time_limit=4.0)
     wait_until(lambda: any_shop.ran() == ["start never"], "the task runs")
     (child,) = worker.children()
     child.suspend()
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=10)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        result.get(timeout=20)
+    assert child not in worker.survivors()
     assert any_shop.task("add").delay(1).get(timeout=10) == 1
     assert any_shop.dead() == []
     assert worker.stop() == 0
@@ -87,14 +87,14 @@ def test_the_time_that_a_message_waits_in_a_child_does_not_count_towards_its_lim
     short = [any_shop.task("add").delay(i) for i in range(300)]  # now children get several messages at once
     assert [r.get(timeout=20) for r in short] == list(range(300))
     any_shop.task("gate").delay("long")
-    limited = [any_shop.task("gate").apply_async((f"short{i}",), time_limit=1.0) for i in range(4)]
+    limited = [any_shop.task("gate").apply_async((f"short{i}",), time_limit=3.0) for i in range(4)]
     for i in range(4):
         (any_shop.folder / f"short{i}").touch()
     wait_until(lambda: any_shop.ran() == ["start long"], "the child is busy")
-    time.sleep(1.2)  # longer than the limit
+    time.sleep(3.2)  # longer than the limit
     (any_shop.folder / "long").touch()
     assert [r.get(timeout=10) for r in limited] == [f"short{i}" for i in range(4)]
-    time.sleep(1.2)  # time in which a deadline of a run that has ended would show
+    time.sleep(3.2)  # time in which a deadline of a run that has ended would show
     assert "time limit" not in worker.log
     assert worker.stop() == 0
 
@@ -142,10 +142,10 @@ def test_children_that_are_over_their_limit_from_the_start_are_one_error_and_no_
 ) -> None:
     worker = shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", option, "100", "--max-tasks-per-child", "20")
     assert [r.get(timeout=20) for r in [shop.task("add").delay(i) for i in range(200)]] == list(range(200))
+    worker.wait_log("a fresh child has")
     end = time.monotonic() + 2.5
-    pids = set()
-    while time.monotonic() < end:  # two samples
-        pids.add(shop.task("pid").delay().get(timeout=10))
+    while time.monotonic() < end:  # two samples: time in which a loop would show
+        shop.task("pid").delay().get(timeout=10)
     assert worker.log.count("a fresh child has") == 1
     assert "is killed" not in worker.log
     assert shop.dead() == []
@@ -165,9 +165,7 @@ def test_a_fresh_child_that_takes_much_at_once_is_not_taken_for_one_that_was_bor
 def test_a_spawner_that_keeps_dying_costs_its_master_next_to_nothing(sqlite_shop: Shop) -> None:
     worker = sqlite_shop.worker("-c", "2", "-Q", "hipri")
     for times in range(1, 6):
-        wait_until(lambda: worker.spawners(), "there is a spawner")
-        spawner = worker.spawners()[0]
-        spawner.kill()
+        wait_until(worker.spawners, "there is a spawner")[0].kill()
         worker.wait_log("the spawner (pid", times=times)
     master = psutil.Process(worker.pid)
     before = sum(master.cpu_times()[:2])

@@ -25,8 +25,8 @@ def test_a_hard_limit_ends_the_child_and_only_it(any_shop: Shop) -> None:
     result = any_shop.task("hard").delay("never")
     with pytest.raises(TimeLimitExceeded) as caught:
         result.get(timeout=10)
-    assert caught.value.args == (0.3,)
-    worker.wait_log("hard time limit (0.3s) exceeded")
+    assert caught.value.args == (1.0,)
+    worker.wait_log("hard time limit (1s) exceeded")
     worker.wait_log("in wait_for")
     (any_shop.folder / "go").touch()
     assert long.get(timeout=10) == "go"
@@ -52,10 +52,9 @@ def test_a_time_out_that_is_not_acked_is_a_counted_crash(any_shop: Shop) -> None
     any_shop.worker("-c", "1", "-Q", "hipri")
     any_shop.task("hard_again").delay("never")
     wait_until(lambda: len(any_shop.dead()) == 1, "dead-lettered after three tries", 20)
-    assert any_shop.ran() == ["start"] * 3
     dead = any_shop.dead()[0]
-    assert dead.reason == "crashed"
-    assert dead.details["cause"] == "signal 9 (SIGKILL) at its hard time limit of 0.3 s"
+    assert (dead.reason, dead.details["crashes"]) == ("crashed", 3)
+    assert dead.details["cause"] == "signal 9 (SIGKILL) at its hard time limit of 1 s"
     assert "in wait_for" in dead.details["stack"]
     assert "in _in_child" in dead.details["stack"]
     assert "spawner_main" not in dead.details["stack"], "what happened before the fork tells nothing"

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def talking(shop: Shop, more: str = "") -> None:
 
 
 def events(worker_log: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in worker_log.splitlines() if line.startswith("{")]
+    """What is written; a line that has no end yet is about to be."""
+    return [json.loads(line) for line in worker_log.splitlines(keepends=True) if line[0] == "{" and line[-1] == "\n"]
 
 
 def run_talks(shop: Shop) -> str:
@@ -86,8 +88,9 @@ def test_text_keeps_a_traceback_s_lines_and_json_has_it_in_one(sqlite_shop: Shop
 
     structured = sqlite_shop.worker("-c", "1", "--log-format", "json")
     sqlite_shop.task("boom").delay()
-    structured.wait_log("bad thing")
-    (failure,) = [e for e in events(structured.log) if e.get("event") == "task-failed"]
+    (failure,) = wait_until(
+        lambda: [e for e in events(structured.log) if e.get("event") == "task-failed"], "the failure is told"
+    )
     assert "Traceback (most recent call last):\n" in failure["message"]
 
 
@@ -139,7 +142,8 @@ def test_root_handlers_are_taken_away_when_the_settings_ask_for_it(sqlite_shop: 
     talking(sqlite_shop, ROOT_HANDLER + hijack)
     worker = sqlite_shop.worker("-c", "1")
     run_talks(sqlite_shop)
-    worker.wait_log("by a logger")
+    worker.wait_log("succeeded")
+    assert "by a logger" in worker.log
     assert (sqlite_shop.folder / "own.log").read_text() == ""
 
 
@@ -180,8 +184,10 @@ def holders(processes: list[Any], path: Path) -> list[int]:
     """Which of them have this file open."""
     held = []
     for process in processes:
-        fds = Path(f"/proc/{process.pid}/fd")
-        targets = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
+        targets = []
+        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it has just been closed
+                targets.append(os.readlink(fd))
         if str(path) in targets:
             held.append(process.pid)
     return held
@@ -195,8 +201,8 @@ def test_usr2_has_every_process_open_its_log_anew_idle_ones_too(sqlite_shop: Sho
     worker.signal(signal.SIGUSR2)
 
     wait_until(lambda: holders(worker.tree(), moved) == [], "nobody holds the old file")
-    assert len(holders(worker.tree(), path)) == 4
-    assert "log files are opened anew" in path.read_text()
+    wait_until(lambda: len(holders(worker.tree(), path)) == 4, "everybody holds the new one")
+    wait_until(lambda: "log files are opened anew" in path.read_text(), "the master has said so")
     assert sqlite_shop.task("add").delay(1).get(timeout=20) == 1
     wait_until(lambda: "succeeded" in path.read_text(), "children write to the new file")
     assert worker.stop() == 0

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
-from contextlib import closing
 
 import pytest
-import redis
 
 from support import Shop
 from support.stopwatch import Stopwatch
 from support.waiting import wait_until
-
-
-def marked(shop: Shop) -> int:
-    """How many messages in flight bear a mark of having been started."""
-    if shop.broker.startswith("sqlite"):
-        query = "SELECT count(*) FROM qworker_messages WHERE state = 'inflight' AND started = receipt"
-        with closing(sqlite3.connect(shop.broker.removeprefix("sqlite:///"))) as db:
-            return int(db.execute(query).fetchone()[0])
-    with closing(redis.Redis.from_url(shop.broker)) as client:
-        return sum(client.scard(key) for key in client.keys("qworker:started:*"))
 
 
 @pytest.mark.parametrize("kept_by", ["a living worker", "a later worker"])
@@ -57,7 +44,7 @@ def test_a_message_that_takes_whole_workers_down_is_dead_lettered_and_its_neighb
         worker = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
         wait_until(lambda count=count: any_shop.ran() == ["start never"] * count, "it runs")
         wait_until(lambda: any_shop.in_flight() == 2, "its neighbour is prefetched")
-        wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
+        wait_until(lambda: any_shop.marked() == 1, "the broker knows that it runs")
         worker.kill_whole()
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
     wait_until(lambda: "harmless" in any_shop.ran(), "its neighbour runs")
@@ -72,9 +59,9 @@ def test_a_stop_that_ends_in_a_kill_blames_no_task_however_often(any_shop: Shop)
     for count in range(1, 4):
         worker = any_shop.worker("-c", "1", "-Q", "hipri", env=lease)
         wait_until(lambda count=count: any_shop.ran() == ["start go"] * count, "it runs")
-        wait_until(lambda: marked(any_shop) == 1, "the broker knows that it runs")
+        wait_until(lambda: any_shop.marked() == 1, "the broker knows that it runs")
         worker.signal(signal.SIGTERM)
-        wait_until(lambda: marked(any_shop) == 0, "the broker knows of the stop")
+        wait_until(lambda: any_shop.marked() == 0, "the broker knows of the stop")
         worker.kill_whole()
     (any_shop.folder / "go").touch()
     any_shop.worker("-c", "1", "-Q", "hipri", env=lease)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections import Counter
 
+import psutil
 import pytest
 
 from qworker import WorkerLostError
 
 from support import Shop, wait_until
+from support.stopwatch import Stopwatch
 
 
 def test_a_child_runs_exactly_as_many_tasks_as_it_may(any_shop: Shop) -> None:
@@ -23,11 +26,10 @@ def test_a_child_runs_exactly_as_many_tasks_as_it_may(any_shop: Shop) -> None:
 def test_one_task_per_child_is_quick(shop: Shop) -> None:
     """Celery needs 20 s for six tasks of this kind; the limit here is generous for a loaded machine."""
     worker = shop.worker("-c", "2", "-Q", "hipri", "-l", "WARNING", "--max-tasks-per-child", "1")
-    began = time.monotonic()
-    pids = [r.get(timeout=30) for r in [shop.task("pid").delay() for _ in range(100)]]
-    took_s = time.monotonic() - began
+    watch = Stopwatch()
+    pids = [r.get(timeout=60) for r in [shop.task("pid").delay() for _ in range(100)]]
+    assert watch.s < 15
     assert len(set(pids)) == 100
-    assert took_s < 15
     assert worker.stop() == 0
 
 
@@ -56,11 +58,18 @@ def test_jitter_spreads_the_ends_of_children(any_shop: Shop) -> None:
 
 def test_a_spike_that_is_over_recycles_nobody_and_a_leak_does(shop: Shop) -> None:
     worker = shop.worker("-c", "1", "-Q", "hipri", "--max-memory-per-child", "60000")
-    (shop.folder / "now").touch()
-    spike = shop.task("eats").delay(100, "now").get(timeout=10)
-    assert shop.task("pid").delay().get(timeout=10) == spike
+    spike = shop.task("spikes").delay(100)
+    wait_until(lambda: shop.ran() == ["before"], "the task runs")
+    shop.freeze(psutil.Process(worker.pid))  # or it may look just when the task has taken much
+    (shop.folder / "take").touch()
+    wait_until(lambda: shop.ran() == ["before", "after"], "the spike is over")
+    worker.process.send_signal(signal.SIGCONT)
+    time.sleep(2.5)  # two looks: time in which a replacement would be decided
+    assert "it is replaced" not in worker.log
+    (shop.folder / "end").touch()
+    first = spike.get(timeout=10)
     leaky = shop.task("leaks").delay(100).get(timeout=10)
-    assert leaky == spike
+    assert leaky == first
     wait_until(lambda: shop.task("pid").delay().get(timeout=10) != leaky, "the leaky child is replaced")
     assert re.search(r"child 1 has \d+ KiB of memory of its own: it is replaced", worker.log)
 
@@ -70,8 +79,8 @@ def test_a_task_above_the_hard_memory_limit_is_killed_and_says_why(shop: Shop) -
     result = shop.task("eats").delay(150, "never")
     with pytest.raises(WorkerLostError, match="hard limit of 80000 KiB"):
         result.get(timeout=30)
-    assert shop.ran() == ["ate 150"] * 3
     wait_until(lambda: len(shop.dead()) == 1, "dead-lettered after the third time")
+    assert (shop.dead()[0].reason, shop.dead()[0].details["crashes"]) == ("crashed", 3)
     worker.wait_log("KiB of memory, above the hard limit")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -46,10 +45,9 @@ def test_code_whose_children_die_at_boot_is_given_up_once_and_the_old_children_g
     long = any_shop.task("gate").delay("go")
     wait_until(lambda: any_shop.ran() == ["start go"], "a long task runs")
     deploy(any_shop, worker, DIE_AT_BOOT.format(step_s=step_s))
-    deadline = time.monotonic() + 40
-    while UNDONE not in worker.log and time.monotonic() < deadline:
-        assert any_shop.task("add").delay(1).get(timeout=20) == 1
-    assert UNDONE in worker.log
+    wait_until(
+        lambda: any_shop.task("add").delay(1).get(timeout=20) == 1 and UNDONE in worker.log, "it is given up", 40
+    )
     assert {child.pid for child in worker.children()} == old
     assert worker.log.count("reload: new children cannot start: child") == 1
     assert "exit code 9" in worker.log
@@ -78,10 +76,11 @@ def test_new_children_that_hang_at_boot_are_ended_by_the_next_reload(any_shop: S
 
 def test_a_hup_while_another_one_is_carried_out_is_not_forgotten(any_shop: Shop) -> None:
     worker = any_shop.worker("-c", "2", "-Q", "hipri")
-    deploy(any_shop, worker, "import time\ntime.sleep(1)\n")
-    worker.wait_log("importing the application anew")
+    deploy(any_shop, worker, "note('imports')\nwait_for('go on')\n")
+    wait_until(lambda: any_shop.ran() == ["imports"], "the application is being imported anew")
     deploy(any_shop, worker, **{"return x + y": "return x + y + 1000"})
     worker.wait_log("another one follows it")
+    (any_shop.folder / "go on").touch()
     wait_until(lambda: any_shop.task("add").delay(1).get(timeout=10) == 1001, "the newest code runs")
     wait_until(lambda: (len(worker.spawners()), len(worker.forked())) == (1, 2), "one spawner, two children")
     assert worker.stop() == 0
@@ -109,5 +108,5 @@ def test_a_spawner_that_dies_before_its_children_are_ready_gives_way_to_the_old_
     worker.wait_log("the process that forks the new children has died; the old children go on")
     assert any_shop.task("add").delay(1).get(timeout=10) == 1
     wait_until(lambda: {child.pid for child in worker.children()} == old, "the old children")
-    assert len(worker.spawners()) == 1
+    wait_until(lambda: len(worker.spawners()) == 1, "one spawner")
     assert worker.stop() == 0

@@ -82,7 +82,7 @@ if os.environ.get("_QWORKER_LEGACY"):
     stop_at("after exec")
 """
 _MORE = """
-app.conf.worker_deaf_timeout = 2.0
+app.conf.worker_deaf_timeout = 3.0
 
 
 @app.task
@@ -101,7 +101,7 @@ def plants(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(plants: Path) -> Callable[..., Worker]:
-    """Starts a worker with two children that loses its patience after two seconds."""
+    """Starts a worker with two children that loses its patience after three seconds."""
 
     def start(shop: Shop, *arguments: str, **env: str) -> Worker:
         shop.write((shop.folder / "shop.py").read_text() + _MORE)
@@ -138,6 +138,7 @@ def test_a_process_whose_consumer_hangs_starts_anew_and_runs_everything(
     shop = any_shop
     worker = start(shop)
     assert shop.task("add").delay(1).get(timeout=10) == 1
+    wait_until(lambda: shop.in_flight() == 0, "everything is settled")
     started_at, descriptors = worker.tree()[0].create_time(), psutil.Process(worker.pid).num_fds()
     before = {process.pid for process in worker.tree()[1:]}
     results = run_two(shop)
@@ -152,10 +153,10 @@ def test_a_process_whose_consumer_hangs_starts_anew_and_runs_everything(
     assert not before & {process.pid for process in worker.tree()[1:]}
     assert shop.task("add").delay(1).get(timeout=10) == 1
     wait_until(lambda: shop.in_flight() == 0, "everything is settled")
-    assert psutil.Process(worker.pid).num_fds() == descriptors
+    wait_until(lambda: psutil.Process(worker.pid).num_fds() == descriptors, "it has as many descriptors as before")
     assert shop.dead() == []
     for text in (
-        "the consumer thread hangs: no turn for 2 s, worker running",
+        "the consumer thread hangs: no turn for 3 s, worker running",
         "in hanging_turn",
         "gave back ",
     ):

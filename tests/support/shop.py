@@ -11,14 +11,18 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 
 from qworker import App
 from qworker.transports import DeadLetter, Envelope, Transport, open_transport
 
+from .waiting import wait_until
 from .worker import Worker
 
-_SOURCE = Path(__file__).with_name("shop_app.py").read_text()
+_FOLDER = Path(__file__).parent
+_ENDS = (_FOLDER / "shop_app_ends.py").read_text().partition("# ---- appended from here on ----\n")[2]
+_SOURCE = (_FOLDER / "shop_app.py").read_text() + _ENDS
 
 
 class Shop:
@@ -78,10 +82,49 @@ class Shop:
     def in_flight(self) -> int:
         """How many messages some worker holds."""
         if self.broker.startswith("sqlite"):
-            with closing(sqlite3.connect(self.broker.removeprefix("sqlite:///"))) as db:
-                return int(db.execute("SELECT count(*) FROM qworker_messages WHERE state = 'inflight'").fetchone()[0])
+            return self._count("state = 'inflight'")
         with closing(redis.Redis.from_url(self.broker)) as client:
             return int(client.hlen("unacked"))
+
+    def marked(self) -> int:
+        """How many of them bear a mark of having been started."""
+        if self.broker.startswith("sqlite"):
+            return self._count("state = 'inflight' AND started = receipt")
+        with closing(redis.Redis.from_url(self.broker)) as client:
+            return sum(client.scard(key) for key in client.keys("qworker:started:*"))
+
+    def _count(self, which: str) -> int:
+        with closing(sqlite3.connect(self.broker.removeprefix("sqlite:///"))) as db:
+            return int(db.execute(f"SELECT count(*) FROM qworker_messages WHERE {which}").fetchone()[0])
+
+    def is_settled(self) -> bool:
+        """Whether no message waits on `hipri` and no worker holds one.
+
+        These are two looks, and a message may pass from the one place to the other between them: hence the third.
+        """
+        return not self.depth() and not self.in_flight() and not self.depth()
+
+    def freeze(self, *processes: psutil.Process) -> None:
+        """Stop these processes, at a moment at which none of them keeps everybody else from the broker's file."""
+        while True:
+            for process in processes:
+                process.suspend()
+            wait_until(lambda: all(p.status() == psutil.STATUS_STOPPED for p in processes), "they stand still")
+            if not self._is_locked():
+                return
+            for process in processes:
+                process.resume()
+
+    def _is_locked(self) -> bool:
+        if not self.broker.startswith("sqlite"):
+            return False
+        with closing(sqlite3.connect(self.broker.removeprefix("sqlite:///"), timeout=1)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            db.rollback()
+            return False
 
     def _broker(self) -> Transport:
         if self._transport is None:
