@@ -184,6 +184,7 @@ def test_a_system_that_lets_nobody_fork_for_a_while_costs_no_running_task_and_no
     (sqlite_shop.folder / "full").touch()
     pids = [sqlite_shop.task("pid").delay() for _ in range(20)]
     assert {result.get(timeout=30) for result in pids} <= old
+    worker.wait_log("no child can be started")
     assert worker.log.count("no child can be started (Resource temporarily unavailable)") == 1
     spawner = worker.spawner()
     (sqlite_shop.folder / "full").unlink()
@@ -223,7 +224,7 @@ def test_a_pool_that_grows_leaves_descriptors_to_the_rest_of_the_worker(sqlite_s
     assert sqlite_shop.task("add").delay(1).get(timeout=20) == 1
     for size in range(10, 0, -1):
         worker.signal(signal.SIGTTOU)
-        worker.wait_log(f"shrinks to {size} child")
+        worker.wait_log(f"shrinks to {size} children")
     assert sqlite_shop.task("add").delay(2).get(timeout=20) == 2
     assert worker.stop() == 0
     assert "Traceback" not in worker.log

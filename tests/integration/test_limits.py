@@ -91,20 +91,20 @@ import logging
 class Slow(logging.Handler):
     def emit(self, record):
         try:
-            time.sleep(0.8)
+            time.sleep(2)
         except Exception:
             self.handleError(record)
 
 class SlowText:
     def __str__(self):
-        time.sleep(0.8)
+        time.sleep(2)
         return "at last"
 
 class SlowEnd:
     def __del__(self):
-        time.sleep(0.8)
+        time.sleep(2)
 
-@app.task(soft_time_limit=0.2, time_limit=10)
+@app.task(soft_time_limit=1.0, time_limit=20)
 def loses(where):
     note("begun")
     log = logging.getLogger("loses")
