@@ -54,6 +54,7 @@ class DynamoDbResultStore:
         # What a `store` that failed had written: repeated as a whole, it would never end on a table with little
         # capacity.
         self._written: dict[str, bytes] = {}
+        self._is_unprepared = False  # the table was out of reach when it was to be looked at
 
     def prepare(self) -> None:
         """Look at the table, and create it when told to. Raises ConfigError for what waiting would not repair."""
@@ -65,15 +66,20 @@ class DynamoDbResultStore:
         except TableError as error:
             if error.is_lasting:
                 raise ConfigError(str(error)) from error
+            self._is_unprepared = True
             logs.say(
                 logger, logging.WARNING, log_events.RESULTS_UNCHECKED, "{error}; starting nevertheless", error=error
             )
 
     def connect(self) -> None:
-        """Reach the table or raise."""
+        """Reach the table or raise. It is created now if it could not be reached when it was to be created."""
         self.close()
         self._link.open()
-        table.probe(self._link, self._place)
+        if self._is_unprepared:
+            self._find_or_create()
+            self._is_unprepared = False
+        else:
+            table.probe(self._link, self._place)
 
     def store(self, results: Sequence[StoredResult]) -> None:
         """Write all of them; a stored SUCCESS stays unless a newer SUCCESS comes. Ends within twice `timeout_s`.
