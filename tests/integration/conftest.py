@@ -11,6 +11,7 @@ import redis as redis_client
 
 from support import RedisServer, Shop, shops_in
 from support.moto_server import MotoServer
+from support.sqs_proxy import SqsProxy
 
 
 @pytest.fixture
@@ -36,6 +37,13 @@ def sqs_shop(shop_on: Callable[[str, str], Shop], sqs: MotoServer, tmp_path: Pat
     """The application on SQS with a queue `hipri`, its results in a SQLite file."""
     sqs.queue("hipri")
     return shop_on(sqs.url, f"sqlite:///{tmp_path}/results.db")
+
+
+@pytest.fixture
+def proxy(sqs: MotoServer) -> Iterator[SqsProxy]:
+    """What workers on SQS can be sent over, to count and to break their requests."""
+    with SqsProxy(sqs.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture(params=["redis", "sqlite"])

@@ -26,6 +26,12 @@ def url(server: MotoServer, parameters: str = "") -> str:
     return f"dynamodb://{LOGIN}@{server.place}/results-{uuid.uuid4()}{parameters}"
 
 
+@pytest.fixture(autouse=True)
+def clients_are_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in this process; workers have the four seconds that all have."""
+    monkeypatch.setattr("qworker.results.dynamodb_url._LONGEST_S", 60.0)
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/broker.db"
@@ -37,6 +43,8 @@ def test_results_of_every_kind_come_back(shop_on: ShopOn, broker: str, moto_serv
     sums = [shop.task("add").delay(number, 1) for number in range(60)]
     failed = shop.task("boom").delay()
 
+    # When the worker starts, or when the first results are to be stored and the table was out of reach before.
+    wait_until(lambda: has_table(moto_server, shop.backend), "the table is there")
     assert [result.get(timeout=30) for result in sums] == list(range(1, 61))
     with pytest.raises(ValueError, match="bad thing"):
         failed.get(timeout=30)
@@ -61,7 +69,9 @@ def test_a_table_that_is_away_loses_neither_tasks_nor_claims(shop_on: ShopOn, br
     with MotoServer() as server:
         shop = shop_on(broker, url(server, "?create_table=true"))
         worker = shop.worker()
-        assert shop.task("add").delay(1, 1).get(timeout=30) == 2
+        first = shop.task("add").delay(1, 1)
+        wait_until(lambda: has_table(server, shop.backend), "the table is there")
+        assert first.get(timeout=30) == 2
         server.freeze()
         results = [shop.task("noted").delay(str(number)) for number in range(4)]
         wait_until(lambda: len(shop.ran()) == 4, "all have run")
@@ -86,6 +96,12 @@ def test_a_table_that_hangs_keeps_no_start_from_being_called_off(shop_on: ShopOn
         assert worker.stop() == 0
         assert "starting nevertheless" not in worker.log, "it has ended before the look at the table did"
         server.thaw()
+
+
+def has_table(server: MotoServer, where: str) -> bool:
+    """Whether the table of this URL exists."""
+    with closing(server.client_of("dynamodb")) as client:
+        return where.rpartition("/")[2].partition("?")[0] in client.list_tables()["TableNames"]
 
 
 def server_is_asked(server: MotoServer) -> bool:

@@ -44,7 +44,7 @@ def test_a_stock_client_s_calls_run_here(mixed_shop: Shop, client_app: celery.Ce
     assert linked.get(timeout=20) == 7
     with pytest.raises(ValueError, match="bad thing"):
         failed.get(timeout=20)
-    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "everything is deleted", 5.0)
+    wait_until(lambda: sqs.counts("hipri") == (0, 0, 0), "everything is deleted")
 
 
 def test_a_stock_client_s_raw_bodies_run_here(mixed_shop: Shop, client_app: celery.Celery) -> None:

@@ -8,11 +8,10 @@ import pytest
 
 from support import Shop
 from support.moto_server import MotoServer
-from support.sqs_proxy import SqsProxy
+from support.sqs_proxy import SqsProxy, hidden_for
 from support.waiting import wait_until
 
-#: For how long a long poll claims.
-_SHORT_CLAIM_S = 2
+_LEASE_S = 30
 
 _STEPS = """
 import json, os, time
@@ -70,7 +69,7 @@ def test_each_group_runs_in_order_and_groups_run_side_by_side(steps: Shop, sqs: 
     for group in "abc":
         lines = [line for line in steps.ran() if line.startswith(group)]
         assert lines == [f"{group} {n} {what}" for n in range(6) for what in ("begins", "ends")]
-    wait_until(lambda: sqs.counts("steps.fifo") == (0, 0, 0), "everything is deleted", 5.0)
+    wait_until(lambda: sqs.counts("steps.fifo") == (0, 0, 0), "everything is deleted")
 
 
 def test_a_crash_keeps_the_order_of_its_group(steps: Shop) -> None:
@@ -87,11 +86,12 @@ def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: MotoServer) -> N
     for done in (4, 9):
         with SqsProxy(sqs.port) as proxy:
             worker = steps.worker("-c", "2", "-Q", "steps.fifo", "-b", proxy.url)
-            wait_until(lambda done=done: ended(steps) >= done, "some have run", 20.0)  # type: ignore[misc]
+            wait_until(lambda done=done: ended(steps) >= done, "some have run")  # type: ignore[misc]
             assert worker.stop() == 0
             left = list(proxy.held().values())
-        assert left == [_SHORT_CLAIM_S] * len(left), "only what a long poll caught that the stop had to abandon"
-        wait_until(lambda: sqs.counts("steps.fifo")[1] == 0, "and that is back after its short claim", 10.0)
+        # Two seconds, or more when a busy machine is too slow for such claims.
+        assert all(claimed_s < _LEASE_S for claimed_s in left), "only what a long poll caught that had to be abandoned"
+        wait_until(lambda: sqs.counts("steps.fifo")[1] == 0, "and that is back after its short claim")
     steps.worker("-c", "2", "-Q", "steps.fifo")
     wait_until(lambda: ended(steps) == 16, "all have run", 30.0)
     for group in "ab":
@@ -99,18 +99,22 @@ def test_a_stop_keeps_the_order_of_each_group(steps: Shop, sqs: MotoServer) -> N
         assert ends == [f"{group} {n} ends" for n in range(8)]
 
 
-def test_failed_runs_follow_the_backoff_policy_and_a_stop_does_not_count(steps: Shop, sqs: MotoServer) -> None:
-    url = f"{sqs.endpoint}/123456789012/hipri"
-    queue = {"url": url, "backoff_policy": {1: 1, 2: 3, 3: 600}, "backoff_tasks": ["shop.fails"]}
+def test_failed_runs_follow_the_backoff_policy_and_a_stop_does_not_count(
+    steps: Shop, sqs: MotoServer, proxy: SqsProxy
+) -> None:
+    url = f"http://127.0.0.1:{proxy.port}/123456789012/hipri"
+    policy = {1: 1, 2: 3, 3: 600}
+    queue = {"url": url, "backoff_policy": policy, "backoff_tasks": ["shop.fails"]}
     env = {"TEST_BROKER_OPTIONS": json.dumps({"predefined_queues": {"hipri": queue}})}
     worker = steps.worker("-c", "1", "-Q", "hipri", env=env)
     steps.task("fails").apply_async(("x",), queue="hipri")
-    wait_until(lambda: len(steps.ran()) == 2, "it has failed twice", 15.0)
+    wait_until(lambda: len(steps.ran()) >= 2, "it has failed twice")
     assert worker.stop() == 0
     worker = steps.worker("-c", "1", "-Q", "hipri", env=env)
-    wait_until(lambda: len(steps.ran()) == 3, "and a third time", 15.0)
+    wait_until(lambda: len(steps.ran()) == 3, "and a third time")
     first, second, third = (float(line.split()[1]) for line in steps.ran())
-    assert 1 <= second - first < 3
-    assert 3 <= third - second < 7
+    assert second - first >= 1
+    assert third - second >= 3
     assert worker.stop() == 0
+    assert [hidden_s for hidden_s in hidden_for(proxy) if hidden_s in policy.values()] == [1, 3, 600]
     assert sqs.counts("hipri") == (0, 1, 0), "it waits for ten minutes, and no stop changes that"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import celery
 import pytest
 
 from support import Shop
-from support.moto_server import LOGIN, MotoServer
+from support.moto_server import LOGIN, MotoServer, create_table
 from support.waiting import wait_until
 
 OPTIONS = {"s3_bucket": "payloads", "s3_prefix": "shop/", "wait_time_seconds": 1, "dead_letter_queue": "dead"}
@@ -30,9 +31,12 @@ def s3(sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def aws_shop(s3: Any, shop_on: Callable[[str, str], Shop], sqs: MotoServer) -> Shop:
+def aws_shop(s3: Any, shop_on: Callable[[str, str], Shop], sqs: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """Queue, payloads and results on AWS."""
-    return shop_on(sqs.url, f"dynamodb://{LOGIN}@127.0.0.1:{sqs.port}/results?create_table=true")
+    monkeypatch.setattr("qworker.results.dynamodb_url._LONGEST_S", 60.0)  # the client's: moto takes its time
+    with closing(sqs.client_of("dynamodb")) as client:
+        create_table(client, "results")
+    return shop_on(sqs.url, f"dynamodb://{LOGIN}@127.0.0.1:{sqs.port}/results")
 
 
 def keys(s3: Any) -> list[str]:
@@ -55,7 +59,7 @@ def test_large_and_small_messages_run_and_leave_nothing_behind(aws_shop: Shop, s
 def test_a_killed_worker_s_large_message_runs_elsewhere(
     aws_shop: Shop, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_LEASE", "3")
+    monkeypatch.setenv("TEST_LEASE", "5")
     first = aws_shop.worker()
     result = aws_shop.task("gate").apply_async(("open",), headers={"note": "x" * 500_000})
     wait_until(lambda: aws_shop.ran() == ["start open"], "it runs")

@@ -27,6 +27,12 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def dynamodb_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine moto takes seconds for an answer; tests about time-outs set their own."""
+    monkeypatch.setattr("qworker.results.dynamodb_url._LONGEST_S", 60.0)
+
+
 @pytest.fixture
 def table_url(moto_server: MotoServer) -> str:
     """A new table of DynamoDB."""

