@@ -184,6 +184,13 @@ def test_waiting_ends_when_the_time_is_over(store: ResultStore) -> None:
     assert time.monotonic() - began >= 0.2
 
 
+@pytest.fixture
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter on Redis looks at nothing until it is told."""
+    monkeypatch.setattr("qworker.results.redis._DISTRUST_S", 1000.0)
+
+
+@pytest.mark.usefixtures("trust")
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "REVOKED"])
 def test_a_waiter_is_woken_by_a_final_state_and_by_no_other(open_store: OpenStore, status: str) -> None:
     waiter = Waiter(open_store(), "a")
@@ -197,6 +204,7 @@ def test_a_waiter_is_woken_by_a_final_state_and_by_no_other(open_store: OpenStor
     assert waiter.result() == meta("a", status, 5)
 
 
+@pytest.mark.usefixtures("trust")
 def test_a_waiter_is_woken_by_a_compressed_result(open_store: OpenStore) -> None:
     waiter = Waiter(open_store(), "a")
 
@@ -205,6 +213,7 @@ def test_a_waiter_is_woken_by_a_compressed_result(open_store: OpenStore) -> None
     assert waiter.result() == meta("a", "SUCCESS")
 
 
+@pytest.mark.usefixtures("trust")
 def test_one_store_waits_for_one_task_after_another(open_store: OpenStore) -> None:
     writer, reader = open_store(), open_store()
     for number in range(20):
@@ -333,7 +342,7 @@ class Waiter:
 
     def __init__(self, store: ResultStore, task_id: str) -> None:
         self._found: bytes | None = None
-        self._thread = threading.Thread(target=lambda: self._wait(store, task_id))
+        self._thread = threading.Thread(target=lambda: self._wait(store, task_id), daemon=True)
         self._thread.start()
         self._thread.join(0.05)
 
@@ -342,9 +351,9 @@ class Waiter:
         return not self._thread.is_alive()
 
     def result(self) -> bytes | None:
-        self._thread.join(60)
-        assert not self._thread.is_alive(), "still waiting"
+        self._thread.join(50)
+        assert not self._thread.is_alive(), "nobody has told it"
         return self._found
 
     def _wait(self, store: ResultStore, task_id: str) -> None:
-        self._found = store.wait(task_id, 40)
+        self._found = store.wait(task_id, 600)  # when its time is over it looks once more by itself
