@@ -168,10 +168,10 @@ def test_a_short_silence_does_not_excuse_a_worker_with_a_long_lease(open_redis: 
 
 def test_silences_are_forgotten_when_they_matter_no_more(open_redis: Open, behind: Any) -> None:
     brisk = open_redis("brisk/1", lease_s=LEASE_S)
-    for _ in range(9):  # pauses that are longer make fewer of them matter at a time
+    for _ in range(12):  # each matters for twice its length
         time.sleep(LEASE_S * 0.3)
         brisk.maintain()
-    assert 1 <= behind.zcard("qworker:silences") <= 5
+    assert 1 <= behind.zcard("qworker:silences") <= 8
 
 
 @pytest.mark.parametrize("lost", ["qworker:leases", "qworker:sessions"])
