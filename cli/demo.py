@@ -26,7 +26,7 @@ from .demo_plan import End, Kind, arguments_of, kinds_of, mixed, notes_of, unexp
 from .demo_show import Progress, outcome_table
 
 _WAIT_S: Final = 60.0
-_STOP_S: Final = 10.0
+_STOP_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.05
 _MOST_PROBLEMS: Final = 5
 
@@ -57,7 +57,9 @@ def _run(app: App, kinds: Sequence[Kind], folder: Path, concurrency: int) -> tup
         for kind, index in mixed(kinds):
             kind.sent[app.send_task(kind.task, arguments_of(kind, index, folder)).id] = time.time()
         ends = _watch(app, kinds, worker, folder)
-        return _stop(worker), ends
+        code = _stop(worker)
+    # A result is stored before its message is settled: a worker that has stopped has told the broker everything.
+    return code, _with_the_dead(app, ends)
 
 
 @contextmanager
@@ -116,8 +118,7 @@ def _watch(app: App, kinds: Sequence[Kind], worker: subprocess.Popen[bytes], fol
                 del waiting[task_id]
         progress.show(ends.values())
     progress.end()
-    dead = _dead_letters(app)
-    return {task_id: End("DEAD", end.retries, end.took_s) if task_id in dead else end for task_id, end in ends.items()}
+    return ends
 
 
 def _end_of(app: App, task_id: str, kind: Kind, notes: Path) -> End | None:
@@ -131,6 +132,12 @@ def _end_of(app: App, task_id: str, kind: Kind, notes: Path) -> End | None:
         # Each run but the last of a task that is given up was followed by another.
         retries = notes.stat().st_size - (0 if result.successful() else 1)
     return End(result.status, retries, result.date_done.timestamp() - kind.sent[task_id])
+
+
+def _with_the_dead(app: App, ends: dict[str, End]) -> dict[str, End]:
+    """The same, and which of those that failed are in the dead-letter store."""
+    dead = _dead_letters(app)
+    return {task_id: End("DEAD", end.retries, end.took_s) if task_id in dead else end for task_id, end in ends.items()}
 
 
 def _dead_letters(app: App) -> set[str | None]:

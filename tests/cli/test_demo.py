@@ -25,7 +25,7 @@ def rows_of(out: str) -> dict[str, list[str]]:
 def test_the_demo_runs_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # What a user has set for their own workers does not matter.
     env = os.environ | {"TMPDIR": str(tmp_path), "QWORKER_QUEUES": "none", "QWORKER_CONCURRENCY": "0"}
-    ended = subprocess.run(DEMO, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50)
+    ended = subprocess.run(DEMO, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
 
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
     rows = rows_of(ended.stdout)
@@ -54,7 +54,7 @@ def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
         shown += chunk
     os.close(master)
 
-    assert process.wait(30) == 0, shown.decode()
+    assert process.wait(60) == 0, shown.decode()
     assert b"[##############################]" in shown
 
 
@@ -82,3 +82,37 @@ def test_the_demo_notices_what_did_not_end_as_it_should(end: End | None, words: 
     (problem,) = unexpected([fast], {} if end is None else {"t1": end})
     assert words in problem
     assert unexpected([fast], {"t1": End("SUCCESS", 0, 0.1)}) == []
+
+
+#: A worker in which what crashes ends last, and is buried a second after its result was stored.
+_SLOW = """
+import time
+from qworker.transports.sqlite import SqliteTransport
+
+requeue, reject = SqliteTransport.requeue, SqliteTransport.reject
+
+
+def later_requeue(self, deliveries, *, crashed=False, due=None):
+    return requeue(self, deliveries, crashed=crashed, due=time.time() + 1.5 if crashed else due)
+
+
+def slow_reject(self, rejections):
+    time.sleep(1.0)
+    return reject(self, rejections)
+
+
+SqliteTransport.requeue, SqliteTransport.reject = later_requeue, slow_reject
+"""
+
+
+def test_the_demo_waits_for_what_becomes_of_a_message_after_its_result(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_SLOW)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ended = subprocess.run(
+        [*DEMO, "--tasks", "30", "-c", "2"],
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
