@@ -110,7 +110,7 @@ def test_health_says_who_listens_where_anybody_could(
 def test_who_listens_has_to_be_whose_file_it_is(temporary: Path, serve: Callable[..., None]) -> None:
     path = temporary / "qworker" / "mine@here.sock"
     serve(path)
-    assert get(Place(path=str(path)), "/livez") == (200, b"ok\n")
+    assert get(Place(path=str(path)), "/livez", timeout_s=60.0) == (200, b"ok\n")
     if os.geteuid():
         return  # only root can give a file away
     os.chown(path, NOBODY, NOBODY)
