@@ -17,14 +17,16 @@ def _nobody_followed() -> Iterator[None]:
 
 
 def test_it_is_this_hosts_time_where_no_broker_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wall_time() == pytest.approx(time.time(), abs=1.0)
+    before = time.time()
+    assert before <= wall_time() <= time.time()
     follow_broker(lambda: 0.0)  # one that has not told its time yet
     monkeypatch.setattr(time, "time", lambda: 5.0)
     assert wall_time() == 5.0
 
 
 def test_a_jump_of_this_hosts_clock_does_not_move_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = 2_000_000_000.0 - SystemClock().boottime()
+    clock = SystemClock()
+    base = 2_000_000_000.0 - clock.boottime()
     follow_broker(lambda: base)
     monkeypatch.setattr(time, "time", lambda: 5.0)
-    assert wall_time() == pytest.approx(2_000_000_000.0, abs=5.0)
+    assert 1_999_999_999.9 <= wall_time() <= base + clock.boottime()
