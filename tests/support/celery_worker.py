@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .waiting import wait_until
+
 
 @contextmanager
 def celery_worker(folder: Path, broker: str, backend: str, **settings: Any) -> Iterator[None]:
@@ -30,4 +32,8 @@ def celery_worker(folder: Path, broker: str, backend: str, **settings: Any) -> I
             yield
         finally:
             worker.send_signal(signal.SIGTERM)
-            worker.wait(30)
+            try:
+                wait_until(lambda: worker.poll() is not None, "the Celery worker has stopped", 30)
+            finally:
+                worker.kill()
+                worker.wait()
