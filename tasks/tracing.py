@@ -9,6 +9,7 @@ those of W3C Trace Context, which Celery's instrumentation reads and writes at t
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,14 +17,19 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from ..core import log_events, logs
+
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from .app import App
     from .message import Message
 
+logger = logging.getLogger("qworker.task")
+
 _API: Final = "opentelemetry.trace"
 _SYSTEMS: Final = {"sqs": "aws_sqs", "rediss": "redis", "redis+socket": "redis", "sentinel": "redis"}
+_complaints: Final[list[Exception]] = []
 
 
 def is_wanted(app: App) -> bool:
@@ -61,8 +67,18 @@ def begin_send(
 ) -> tuple[Span | None, dict[str, str] | None]:
     """Begin the span of a message that is about to be sent; returns it with the headers that tell the consumer of it.
 
-    (None, None) when no spans are made here.
+    (None, None) when no spans are made here, or this one cannot be made: no message stays unsent for that.
     """
+    try:
+        return _begun_send(app, task, task_id, queue, root_id)
+    except Exception as error:  # of a sampler, a propagator, a processor: they may be anybody's
+        _complain(error)
+        return None, None
+
+
+def _begun_send(
+    app: App, task: str, task_id: str, queue: str, root_id: str | None
+) -> tuple[Span | None, dict[str, str] | None]:
     tracer = _tracer(app)
     if tracer is None:
         return None, None
@@ -84,7 +100,7 @@ def sending(span: Span) -> Iterator[None]:
         _fail(span, error)
         raise
     finally:
-        span.end()
+        _end(span)
 
 
 # -- running ---------------------------------------------------------------------------------------------------
@@ -92,27 +108,44 @@ def sending(span: Span) -> Iterator[None]:
 
 @contextmanager
 def processing(app: App, message: Message, queue: str, node: str) -> Iterator[Span | None]:
-    """Make the span of a run the current one for the block; its parent, and its link, is the span of the sending."""
-    tracer = _tracer(app)
-    if tracer is None:
+    """Make the span of a run the current one for the block; its parent, and its link, is the span of the sending.
+
+    None when no spans are made here, or this one cannot be made: no run may depend on it, and no child die of it.
+    """
+    try:
+        span = _begun_run(app, message, queue, node)
+    except Exception as error:  # as above
+        _complain(error)
+        span = None
+    if span is None:
         yield None
         return
+    from opentelemetry import trace
+
+    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+        try:
+            yield span
+        finally:
+            _end(span)
+
+
+def _begun_run(app: App, message: Message, queue: str, node: str) -> Span | None:
+    tracer = _tracer(app)
+    if tracer is None:
+        return None
     from opentelemetry import propagate, trace
 
     sent = propagate.extract(_texts(message.headers))
     origin = trace.get_current_span(sent).get_span_context()
     attributes = _attributes(app, "process", message.task, message.id, queue, message.text("root_id"))
     attributes |= {"messaging.client.id": node, "qworker.task.retries": message.retries}
-    with tracer.start_as_current_span(
+    return tracer.start_span(
         f"process {queue}",
         context=sent,
         kind=trace.SpanKind.CONSUMER,
         attributes=attributes,
         links=[trace.Link(origin)] if origin.is_valid else [],
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        yield span
+    )
 
 
 def ended(span: Span | None, outcome: str, error: BaseException | None = None) -> None:
@@ -135,6 +168,27 @@ def _fail(span: Span, error: BaseException) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
+def _end(span: Span) -> None:
+    try:
+        span.end()
+    except Exception as error:  # of a processor
+        _complain(error)
+
+
+def _complain(error: Exception) -> None:
+    """Once per process: what is wrong with one span is wrong with all."""
+    if _complaints:
+        return
+    _complaints.append(error)
+    logs.say(
+        logger,
+        logging.WARNING,
+        log_events.TRACING_OFF,
+        "a span cannot be made: {problem}; tasks go on without",
+        problem=f"{type(error).__name__}: {error}",
+    )
+
+
 def _attributes(app: App, operation: str, task: str, task_id: str, queue: str, root_id: str | None) -> dict[str, Any]:
     scheme = str(app.conf.broker_url).partition(":")[0]
     return {
@@ -154,10 +208,21 @@ def _texts(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tracer(app: App) -> Tracer | None:
-    if not is_wanted(app):
+    if not is_wanted(app) or not _can_be_loaded():
         return None
-    try:
-        from opentelemetry import trace
-    except ImportError:
-        return None
+    from opentelemetry import trace
+
     return trace.get_tracer("qworker")
+
+
+@cache
+def _can_be_loaded() -> bool:
+    """Found out once: what the environment names is looked for among all that is installed."""
+    try:
+        from opentelemetry import propagate, trace  # noqa: F401
+    except ImportError:
+        return False
+    except Exception as error:  # OTEL_PROPAGATORS names one that is not installed
+        _complain(error)
+        return False
+    return True

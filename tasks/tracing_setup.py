@@ -35,10 +35,10 @@ def set_up(service: str, node: str) -> bool:
     """Give this process a tracer provider that exports as the environment says, unless it has one.
 
     `service` is the name when the environment gives none. False, and a warning that says what to install, without the
-    SDK or an exporter: tasks run without spans then. Never raises.
+    SDK, an exporter or a propagator: tasks run without spans then. Never raises.
     """
     try:
-        from opentelemetry import trace
+        from opentelemetry import propagate, trace  # noqa: F401 — what OTEL_PROPAGATORS names is looked for here
 
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(_provider(service, node))

@@ -171,3 +171,52 @@ def test_the_headers_stand_where_celery_s_instrumentation_looks_for_them(
     headers = json.loads(client.lindex("hipri", 0))["headers"]
     assert headers["traceparent"].startswith(f"00-{sent.trace}-{sent.id}-")
     assert headers["mine"] == "kept"
+
+
+def test_a_propagator_that_is_not_installed_costs_neither_a_message_nor_a_run(
+    traced: Shop, collector: Collector
+) -> None:
+    env = collector.environment | {"OTEL_PROPAGATORS": "tracecontext,nobody"}
+    worker = traced.worker("-c", "1", "-Q", "hipri", env=env)
+    script = "import shop; print(shop.outer.delay(3).get(timeout=20))"
+    sent = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=traced.folder,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert sent.stdout == "3\n", sent.stderr
+    assert "a span cannot be made: ValueError: Propagator nobody" in sent.stderr
+    assert worker.log.count("no spans are made: Propagator nobody") == 1
+    assert "lost:" not in worker.log
+
+
+_BROKEN = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+class Broken(SpanProcessor):
+    def on_start(self, span, parent_context=None):
+        if WHEN == "start":
+            raise RuntimeError("at its start")
+
+    def on_end(self, span):
+        raise RuntimeError("at its end")
+
+provider = TracerProvider()
+provider.add_span_processor(Broken())
+trace.set_tracer_provider(provider)
+"""
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_span_processor_that_raises_costs_neither_a_message_nor_a_run(traced: Shop, when: str) -> None:
+    source = (traced.folder / "shop.py").read_text()
+    traced.write(f"WHEN = {when!r}\n{_BROKEN}\n{source}")
+    worker = traced.worker("-c", "1", "-Q", "hipri")
+    assert traced.app.send_task("shop.outer", args=[3], queue="hipri").get(timeout=20) == 3
+    worker.wait_log("shop.add[")
+    assert worker.log.count(f"a span cannot be made: RuntimeError: at its {when}") == 1
+    assert "lost:" not in worker.log
