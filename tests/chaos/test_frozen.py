@@ -29,7 +29,7 @@ def test_a_worker_that_stood_still_past_its_lease_starts_and_settles_nothing_tha
         fleet.wait_ready()
         for freezes_left in reversed(range(times)):
             keep_busy(office, load, rng.uniform(0.3, 1.0))
-            stand_still(fleet, rng, office, load, whole=whole)
+            stand_still(fleet, f"go {freezes_left}", office, load, whole=whole)
             if freezes_left:
                 keep_busy(office, load, LEASE_S)
         while not load.is_out:
@@ -54,12 +54,17 @@ def keep_busy(office: Office, load: Load, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def stand_still(fleet: Fleet, rng: random.Random, office: Office, load: Load, *, whole: bool) -> None:
-    member = rng.choice(fleet.members)
+def stand_still(fleet: Fleet, name: str, office: Office, load: Load, *, whole: bool) -> None:
+    """The worker that has just begun with a task, which does not end before."""
+    gate = office.task("gate").delay(name)
+    load.tasks.append(Task(gate.id))
+    (run,) = wait_until(lambda: [run for run in office.runs() if run.key[0] == gate.id], "the task runs")
+    member = next(one for one in fleet.members if one.name == run.worker)
     frozen = fleet.freeze(member, whole=whole)
     since = boottime()
     try:
         keep_busy(office, load, 2 * LEASE_S)
+        office.open_gate(name)
     finally:
         fleet.thaw(frozen)
     fleet.faults.append(Silence(since, boottime(), member.name, LEASE_S, is_pause=True))

@@ -86,8 +86,13 @@ def test_hosts_that_are_cut_off_paused_and_killed_lose_nothing(
     assert verdict.repeated > 0
 
 
-def strike(office: Office, fleet: Fleet, load: Load, rng: random.Random) -> None:
-    """For two leases: one is cut off, one paused; the third is killed, and started again at once."""
+def strike(office: Office, fleet: Fleet, load: Load, rng: random.Random) -> bool:
+    """For two leases: one is cut off, one paused; the third is killed, and started again at once.
+
+    False while one of them has nothing to lose.
+    """
+    if not {member.name for member in fleet.members} <= {run.worker for run in office.runs() if run.ended is None}:
+        return False
     lonely, sleeping, dying = rng.sample(fleet.members, HOSTS)
     assert lonely.host is not None
     since = boottime()
@@ -102,6 +107,7 @@ def strike(office: Office, fleet: Fleet, load: Load, rng: random.Random) -> None
     fleet.faults.append(Silence(paused_since, boottime(), sleeping.name, LEASE_S, is_pause=True))
     if not load.is_out:
         keep_busy(office, fleet, load, 2 * LEASE_S)  # until they have found their way back
+    return True
 
 
 def keep_busy(office: Office, fleet: Fleet, load: Load, seconds: float) -> None:

@@ -22,7 +22,7 @@ from .faults import Fault, Kill
 from .hosts import Host
 
 #: Processes of a killed worker have so long to follow it.
-SURVIVAL_S = 5.0
+SURVIVAL_S = 15.0
 #: What systemd's RestartSec would be.
 RESTART_S = 0.1
 _PULSE = Path(__file__).with_name("pulse.py")
