@@ -12,7 +12,7 @@ from qworker.transports import Ack, Transport
 from support.brokers import OpenTransport
 from support.messages import envelope, envelopes, numbers_of
 
-LIMIT_S = 5.0
+LIMIT_S = 20.0
 
 
 def wakes(transport: Transport) -> bool:
