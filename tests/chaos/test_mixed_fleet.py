@@ -86,7 +86,8 @@ class Stock:
                 if self._is_one_nowhere(tasks):
                     master.resume()
                     return False
-                for connection in master.net_connections("tcp"):
+                connections = getattr(master, "net_connections", None) or master.connections  # before psutil 6
+                for connection in connections("tcp"):
                     client.client_kill_filter(addr=f"{connection.laddr.ip}:{connection.laddr.port}")
                 self._kill()
             finally:
