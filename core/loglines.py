@@ -30,20 +30,24 @@ _STANDARD: Final = frozenset(vars(LogRecord("", 0, "", 0, "", (), None))) | {"me
 _OURS: Final = frozenset({"ts", "level", "logger", "pid", "event", "task", "id", "exception"})
 
 
-class Event:
-    """The `msg` of an event's record: a name, key=value pairs, and perhaps a sentence for people."""
+class Event(str):
+    """The `msg` of an event's record: a name, key=value pairs, and perhaps a sentence for people.
+
+    It is the text that people read, because filters and handlers of users take a record's `msg` for a text.
+    """
 
     __slots__ = ("name", "pairs", "text")
 
-    def __init__(self, name: str, pairs: Mapping[str, Any], text: str | None) -> None:
-        self.name = name
-        self.pairs = pairs
-        self.text = text
+    name: str
+    pairs: Mapping[str, Any]
+    text: str | None
 
-    def __str__(self) -> str:
-        if self.text is not None:
-            return self.text
-        return self.name + "".join(f" {key}={_value(value)}" for key, value in self.pairs.items())
+    def __new__(cls, name: str, pairs: Mapping[str, Any], text: str | None) -> Event:
+        """As above."""
+        words = text if text is not None else name + "".join(f" {key}={_value(value)}" for key, value in pairs.items())
+        event = super().__new__(cls, words)
+        event.name, event.pairs, event.text = name, pairs, text
+        return event
 
 
 class Context:

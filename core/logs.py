@@ -108,7 +108,11 @@ def event(
     elif exc_info is True:
         exc_info = sys.exc_info()
     # Not logger.log(): finding the calling line costs 2 of 7 µs, and the name of an event says more.
-    logger.handle(logger.makeRecord(logger.name, level, "", 0, Event(name, pairs, text), (), exc_info))
+    record = logger.makeRecord(logger.name, level, "", 0, Event(name, pairs, text), (), exc_info)
+    try:
+        logger.handle(record)
+    except Exception:  # of a user's filter or handler: no task ends, and no child dies, because it is logged
+        logging.Handler().handleError(record)
 
 
 def say(logger: logging.Logger, level: int, name: str, sentence: str, /, *, exc_info: Any = None, **pairs: Any) -> None:

@@ -167,6 +167,31 @@ def configure(loglevel, logfile, **kwargs):
     assert "\nprinted\n" in worker.log or worker.log.startswith("printed"), "what is printed is left alone"
 
 
+_FILTER = """
+class Redacts(logging.Filter):
+    def filter(self, record):
+        record.msg = record.msg.replace("received", "has come")
+        if "succeeded" in record.msg:
+            raise LookupError("cannot be redacted")
+        return True
+
+@app.setup_logging
+def configure(loglevel, logfile, **kwargs):
+    _own.addFilter(Redacts())
+    logging.getLogger().addHandler(_own)
+    logging.getLogger().setLevel(loglevel)
+"""
+
+
+def test_a_filter_of_the_application_sees_text_and_kills_no_child_when_it_raises(sqlite_shop: Shop) -> None:
+    talking(sqlite_shop, ROOT_HANDLER + _FILTER)
+    worker = sqlite_shop.worker("-c", "1")
+    run_talks(sqlite_shop)
+    worker.wait_log("LookupError: cannot be redacted")
+    assert "has come" in (sqlite_shop.folder / "own.log").read_text()
+    assert "lost:" not in worker.log
+
+
 def test_the_application_s_formats_shape_text(sqlite_shop: Shop) -> None:
     formats = """
 app.conf.worker_log_format = "M %(levelname)s %(processName)s %(message)s"
