@@ -21,9 +21,9 @@ from support.stopwatch import took_s
 
 Open = Callable[..., Any]
 
-TIMEOUT_S = 0.4
-#: What the machine may be busy with meanwhile.
-SLACK_S = 0.35
+TIMEOUT_S = 0.6
+#: What the machine may be busy with meanwhile; less than another time-out.
+SLACK_S = 0.55
 
 
 def black_hole(proxy: Proxy) -> None:
