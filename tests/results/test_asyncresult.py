@@ -167,7 +167,7 @@ def test_threads_do_not_share_a_connection(url: str, store: ResultStore) -> None
     found: list[Any] = []
 
     def look() -> None:
-        found.append([AsyncResult("t1", app).get(timeout=10) for _ in range(50)])
+        found.append([AsyncResult("t1", app).get(timeout=40) for _ in range(50)])
 
     threads = [threading.Thread(target=look) for _ in range(8)]
     for thread in threads:

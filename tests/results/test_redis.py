@@ -66,11 +66,11 @@ def test_the_global_prefix_stands_before_key_and_channel(
     store = open_on(redis_server.url, result_backend_transport_options={"global_keyprefix": given})
     with redis_server.client() as client, client.pubsub(ignore_subscribe_messages=True) as listener:
         listener.psubscribe("*")
-        listener.get_message(timeout=5)
+        listener.get_message(timeout=20)
         store.store([stored("a")])
 
         assert client.get(before + KEY + "a") == stored("a").meta
-        heard = listener.get_message(timeout=5)
+        heard = listener.get_message(timeout=20)
         assert (heard["channel"], heard["data"]) == ((before + KEY + "a").encode(), stored("a").meta)
 
 

@@ -59,7 +59,7 @@ def stored(status: str, result: Any, **more: Any) -> StoredResult:
 def test_celery_reads_our_success(make_celery: Callable[..., Any], store: ResultStore) -> None:
     store.store([stored("SUCCESS", [1, "grün"])])
 
-    assert make_celery().AsyncResult("t1").get(timeout=10) == [1, "grün"]
+    assert make_celery().AsyncResult("t1").get(timeout=40) == [1, "grün"]
 
 
 def test_celery_raises_our_failure(make_celery: Callable[..., Any], store: ResultStore) -> None:
@@ -68,7 +68,7 @@ def test_celery_raises_our_failure(make_celery: Callable[..., Any], store: Resul
     result = make_celery().AsyncResult("t1")
 
     with pytest.raises(ValueError, match="bad"):
-        result.get(timeout=10)
+        result.get(timeout=40)
     assert result.traceback == "Traceback"
 
 
@@ -78,7 +78,7 @@ def test_a_celery_client_that_already_waits_is_woken(make_celery: Callable[..., 
     timer.start()
 
     # It polls nothing: without our PUBLISH this would time out.
-    assert result.get(timeout=10) == 5
+    assert result.get(timeout=40) == 5
     timer.join()
 
 
@@ -88,7 +88,7 @@ def test_celery_reads_our_compressed_result(make_celery: Callable[..., Any], red
     store.store([stored("SUCCESS", "x" * 1000)])
     store.close()
 
-    assert make_celery().AsyncResult("t1").get(timeout=10) == "x" * 1000
+    assert make_celery().AsyncResult("t1").get(timeout=40) == "x" * 1000
 
 
 def test_celery_reads_under_the_same_prefix(make_celery: Callable[..., Any], redis_server: RedisServer) -> None:
@@ -98,7 +98,7 @@ def test_celery_reads_under_the_same_prefix(make_celery: Callable[..., Any], red
     store.store([stored("SUCCESS", 5)])
     store.close()
 
-    assert make_celery(**options).AsyncResult("t1").get(timeout=10) == 5
+    assert make_celery(**options).AsyncResult("t1").get(timeout=40) == 5
 
 
 @pytest.mark.parametrize("settings", [{}, {"result_compression": "gzip"}, {"result_extended": True}])
@@ -108,7 +108,7 @@ def test_we_read_what_celery_stored(
     make_celery(**settings).backend.store_result("t1", {"total": 4}, "SUCCESS")
 
     result = AsyncResult("t1", Application(redis_server.url))
-    assert result.get(timeout=10) == {"total": 4}
+    assert result.get(timeout=40) == {"total": 4}
     assert result.date_done is not None
 
 
@@ -118,7 +118,7 @@ def test_we_raise_what_celery_stored_as_a_failure(
     make_celery().backend.store_result("t1", ValueError("bad", 42), "FAILURE", traceback="Traceback")
 
     with pytest.raises(ValueError, match="bad") as raised:
-        AsyncResult("t1", Application(redis_server.url)).get(timeout=10)
+        AsyncResult("t1", Application(redis_server.url)).get(timeout=40)
     assert raised.value.args == ("bad", 42)
 
 
@@ -127,7 +127,7 @@ def test_we_are_woken_by_celery(make_celery: Callable[..., Any], store: ResultSt
     timer = threading.Timer(0.3, lambda: backend.store_result("t1", 5, "SUCCESS"))
     timer.start()
 
-    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=10) == 5
+    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=40) == 5
     timer.join()
 
 
@@ -137,8 +137,8 @@ def test_neither_overwrites_the_others_success(
     backend = make_celery().backend
     backend.store_result("t1", 5, "SUCCESS")
     store.store([stored("FAILURE", None)])
-    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=10) == 5
+    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=40) == 5
 
     store.store([stored("SUCCESS", 6)])
     backend.store_result("t1", ValueError("late"), "FAILURE")
-    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=10) == 6
+    assert AsyncResult("t1", Application(redis_server.url)).get(timeout=40) == 6
