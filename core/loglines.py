@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from logging import Formatter, LogRecord
 from typing import Any, Final, Literal, NamedTuple
 
+from .errors import ConfigError
+
 LogFormat = Literal["text", "json", "logfmt"]
 TaskInfo = Callable[[], "tuple[str, str] | None"]
 Render = Callable[[LogRecord], str]
@@ -104,7 +106,8 @@ def _text_renderer(context: Context, colour: bool, stamped: bool) -> Render:
 
 
 def _patterned_renderer(context: Context, patterns: Patterns) -> Render:
-    plain, of_task = Formatter(patterns.line, patterns.time), Formatter(patterns.of_task, patterns.time_of_task)
+    plain = _formatter("worker_log_format", patterns.line, patterns.time)
+    of_task = _formatter("worker_task_log_format", patterns.of_task, patterns.time_of_task)
 
     def render(record: LogRecord) -> str:
         task = _task_of(record, context)
@@ -113,6 +116,14 @@ def _patterned_renderer(context: Context, patterns: Patterns) -> Render:
         return (of_task if task else plain).format(record)
 
     return render
+
+
+def _formatter(setting: str, pattern: str, time: str | None) -> Formatter:
+    """Raises ConfigError for a pattern that is none."""
+    try:
+        return Formatter(pattern, time)
+    except ValueError as error:
+        raise ConfigError(f"{setting} {pattern!r} is no format of logging's, as %(message)s is: {error}") from None
 
 
 def _coloured(render: Render) -> Render:

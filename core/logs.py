@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import IO, Any, Final
 
 from .errors import ConfigError, SoftTimeLimitExceeded
@@ -108,11 +110,10 @@ def event(
     elif exc_info is True:
         exc_info = sys.exc_info()
     # Not logger.log(): finding the calling line costs 2 of 7 µs, and the name of an event says more.
-    record = logger.makeRecord(logger.name, level, "", 0, Event(name, pairs, text), (), exc_info)
     try:
-        logger.handle(record)
-    except Exception:  # of a user's filter or handler: no task ends, and no child dies, because it is logged
-        logging.Handler().handleError(record)
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, Event(name, pairs, text), (), exc_info))
+    except Exception:  # of a user's filter, handler or record factory: nothing ends because it is logged
+        _report()
 
 
 def say(logger: logging.Logger, level: int, name: str, sentence: str, /, *, exc_info: Any = None, **pairs: Any) -> None:
@@ -196,6 +197,13 @@ class LineHandler(logging.Handler):
             self.handleError(record)
             return
         self.sink.write(scrub(line).encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _report() -> None:
+    """As logging reports what goes wrong in a handler."""
+    if logging.raiseExceptions:
+        with suppress(OSError, ValueError, AttributeError):
+            traceback.print_exc()
 
 
 def _descriptor(stream: IO[Any] | int | None) -> int:

@@ -167,6 +167,13 @@ def configure(loglevel, logfile, **kwargs):
     assert "\nprinted\n" in worker.log or worker.log.startswith("printed"), "what is printed is left alone"
 
 
+def test_a_format_that_is_none_ends_the_start_with_its_name(sqlite_shop: Shop) -> None:
+    talking(sqlite_shop, "app.conf.worker_task_log_format = '{message}'\n")
+    worker = sqlite_shop.worker("-c", "1", ready=False)
+    assert worker.wait() == 4
+    assert "qworker: worker_task_log_format '{message}' is no format" in worker.log
+
+
 _FILTER = """
 class Redacts(logging.Filter):
     def filter(self, record):
