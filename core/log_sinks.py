@@ -138,13 +138,21 @@ class FileSink(Sink):
             )
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return open_for_lines(self._path)
 
     def _look(self) -> tuple[int, int] | None:
         with suppress(OSError):
             found = os.stat(self._path)
             return found.st_dev, found.st_ino
         return None
+
+
+def open_for_lines(path: str) -> int:
+    """Open a log file, made if need be. Raises OSError, for a named pipe that nobody reads as well: it does not wait."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    fd = os.open(path, flags | os.O_NONBLOCK, 0o644)
+    os.set_blocking(fd, True)
+    return fd
 
 
 def file_of(template: str, index: int) -> str:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from ..core.errors import ConfigError
+from ..core.log_sinks import open_for_lines
 from .identity import Identity
 
 
@@ -48,7 +49,7 @@ def write_to(logfile: str) -> None:
     As the user that the worker runs as: no descriptor that root has opened is left. Raises ConfigError.
     """
     try:
-        fd = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_for_lines(logfile)
     except OSError as error:
         raise ConfigError(f"the log file {logfile} cannot be opened: {error.strerror}") from error
     for number in (1, 2):

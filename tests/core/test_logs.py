@@ -198,6 +198,13 @@ def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         logs.configure(logfile=str(tmp_path / "no" / "w.log"))
 
 
+@pytest.mark.timeout(60)
+def test_a_named_pipe_that_nobody_reads_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(ConfigError, match=r"log cannot be opened: No such device"):
+        logs.configure(logfile=str(tmp_path / "log"))
+
+
 def test_colours_mark_levels_and_are_off_for_files(log: Callable[..., Path]) -> None:
     path = log()
     LOGGER.error("plain")
