@@ -148,7 +148,7 @@ class FileSink(Sink):
 
 
 def open_for_lines(path: str) -> int:
-    """Open a log file, made if need be. Never waits: raises OSError for a named pipe that nobody reads, as for others."""
+    """Open a log file, made if need be. Never waits: raises OSError for a named pipe that nobody reads, too."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     fd = os.open(path, flags | os.O_NONBLOCK, 0o644)
     os.set_blocking(fd, True)
