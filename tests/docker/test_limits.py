@@ -19,8 +19,8 @@ MIB = 1024 * 1024
 
 
 def test_a_quota_is_the_default_concurrency_and_the_banner_tells_both_limits(worker: Start, group: Group) -> None:
-    container = worker("-c", "auto", groups=group(memory=512 * MIB, cpus=1)).wait_ready()
-    assert "concurrency: 1 (prefork; 1 CPU of quota on a " in container.log
+    container = worker("-c", "auto", groups=group(memory=512 * MIB, cpus=0.5)).wait_ready()
+    assert "concurrency: 1 (prefork; 0.5 CPUs of quota on a " in container.log
     assert "memory:      512 MiB (cgroup)" in container.log
     assert len(container.children()) == 1
 
