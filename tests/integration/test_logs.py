@@ -161,7 +161,7 @@ def configure(loglevel, logfile, **kwargs):
     own = sqlite_shop.folder / "own.log"
     wait_until(lambda: "succeeded" in own.read_text(), "our lines go to its handler")
     assert f"OWN shop.talks {task_id} by a logger\n" in own.read_text()
-    assert "received" not in worker.log
+    assert f"[{task_id}] received" not in worker.log
     assert "ready: 1 children" in worker.log, "the master never runs code of the application"
     assert worker.stop() == 0  # Python keeps what is printed to a file until its buffer is full, or the child leaves
     assert "\nprinted\n" in worker.log or worker.log.startswith("printed"), "what is printed is left alone"
