@@ -45,6 +45,7 @@ class SqliteFile:
         self._prepare = prepare
         self._trouble = trouble
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._pid = 0
 
     def read(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -70,6 +71,10 @@ class SqliteFile:
         with suppress(sqlite3.Error):
             connection.close()
 
+    def is_replaced(self) -> bool:
+        """Whether the file that is open here is no longer the one of this name: who opens it now finds another."""
+        return self.is_open() and self._identity != _identity(self.path)
+
     def is_open(self) -> bool:
         """Whether this process has a connection."""
         return self._connection is not None and self._pid == os.getpid()
@@ -80,6 +85,7 @@ class SqliteFile:
             self._pid = os.getpid()
         if self._connection is None:
             self._connection = self._connect()
+            self._identity = _identity(self.path)
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -105,6 +111,13 @@ class SqliteFile:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def transaction(db: sqlite3.Connection, action: Callable[[sqlite3.Connection], _T], wait_s: float) -> _T:

@@ -76,10 +76,12 @@ class SqliteResultStore:
         """Write all of them in one transaction; a stored SUCCESS stays unless a newer SUCCESS comes."""
         now = time.time()
         rows = [self._row(result, now) for result in results]
+        self._follow()
         self._file.write(lambda db: self._write(db, rows, now))
 
     def fetch(self, task_id: str) -> bytes | None:
         """The stored meta, or None."""
+        self._follow()
         row = self._file.read(lambda db: db.execute(_FETCH, (_key(task_id), time.time())).fetchone())
         return decompress(row[0]) if row else None
 
@@ -88,6 +90,8 @@ class SqliteResultStore:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         pause_s, seen = _POLL_FIRST_S, -1
         while True:
+            if self._follow():
+                seen = -1
             version = self._version()
             if version != seen:
                 seen, meta = version, self.fetch(task_id)
@@ -106,6 +110,13 @@ class SqliteResultStore:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _follow(self) -> bool:
+        """Leave a file that was deleted or replaced: nobody else looks there; whether it was."""
+        is_replaced = self._file.is_replaced()
+        if is_replaced:
+            self._file.close()
+        return is_replaced
 
     def _row(self, result: StoredResult, now: float) -> tuple[str, bool, float | None, bytes, float]:
         failed = not result.is_success and status_of(result.meta) == "FAILURE"

@@ -79,6 +79,8 @@ class SqliteTransport:
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
         """Insert all of them in one transaction."""
+        if self._file.is_replaced():  # nobody would look for them there
+            self._file.close()
         return self._write(lambda db: insert(db, envelopes, time.time()))
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
@@ -185,7 +187,10 @@ class SqliteTransport:
         return _settled(len(rejections), self._write(settle))
 
     def maintain(self) -> Maintenance:
-        """Move due messages, and give back what owners hold whose lease has ended."""
+        """Move due messages, and give back what owners hold whose lease has ended; see that the file is still it."""
+        if self._file.is_replaced():
+            self._file.close()
+            raise TransportError(f"the broker file {self._file.path} was deleted or replaced")
         return self._write(partial(maintain, owner=self._owner, lease_s=self._lease_s))
 
     def discard_delayed(self, task_ids: Sequence[str]) -> list[str]:

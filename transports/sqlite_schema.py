@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -130,6 +131,10 @@ def _create(db: sqlite3.Connection) -> None:
             db.execute(statement)
     if not db.execute("SELECT 1 FROM qworker_schema").fetchone():
         db.execute("INSERT INTO qworker_schema (version) VALUES (?)", (_VERSION,))
+        # A file that replaces another one begins with other numbers: a late ack of the old file's first message must
+        # not settle the first one here.
+        first = "INSERT INTO sqlite_sequence (name, seq) VALUES ('qworker_messages', ?)"
+        db.execute(first, (time.time_ns() // 1_000_000,))
 
 
 def _missing(db: sqlite3.Connection) -> list[str]:

@@ -44,3 +44,16 @@ def test_a_held_file_is_waited_for_no_longer_than_a_worker_can_spare(path: Path,
     store.store([RESULT])
     assert store.fetch("one") is not None
     store.close()
+
+
+def test_a_file_that_is_replaced_is_left_by_who_stores_and_by_who_looks(path: Path) -> None:
+    writer, reader = (open_result_store(f"sqlite:///{path}", settings={}) for _ in range(2))
+    assert writer is not None
+    assert reader is not None
+    writer.store([RESULT])
+    assert reader.fetch("one") is not None
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert reader.fetch("one") is None
+    writer.store([RESULT])
+    assert reader.fetch("one") is not None

@@ -291,3 +291,18 @@ def test_a_worker_sees_a_message_within_its_poll(open_file: Open) -> None:
     assert ours.reserve(["hipri"], 1) == []
     producer.publish(envelopes(1))
     wait_until(lambda: ours.reserve(["hipri"], 1), "the message is seen")
+
+
+def test_a_file_that_is_replaced_is_noticed_and_worked_on(open_file: Open, path: Path) -> None:
+    producer, worker = open_file(), open_file("w/1")
+    producer.publish(envelopes(2))
+    old = worker.reserve(["hipri"], 1)
+    for file in path.parent.iterdir():
+        file.unlink()
+    producer.publish([envelope(7)])
+    with pytest.raises(TransportError, match="was deleted or replaced"):
+        worker.maintain()
+    worker.connect()
+    assert numbers_of(worker.reserve(["hipri"], 9)) == [7]
+    assert worker.extend(old).lost == [old[0].tag]
+    worker.maintain()
