@@ -64,6 +64,8 @@ class RedisTransport:
 
     def __init__(self, url: str, options: Mapping[str, Any], *, owner: str = "", lease_s: float = 30.0) -> None:
         endpoint, found = read_url(url, options)
+        if owner:
+            endpoint = endpoint.with_patience(found.get("lease_timeout", lease_s) / 4)
         self.capabilities = Capabilities()
         self._owner = owner
         self._session = Session(endpoint, found, owner=owner, lease_s=found.get("lease_timeout", lease_s))

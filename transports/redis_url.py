@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -100,6 +100,12 @@ class Endpoint:
     sentinels: tuple[Endpoint, ...] = ()
     master_name: str = ""
     min_other_sentinels: int = 0
+
+    def with_patience(self, most_s: float) -> Endpoint:
+        """The same with time-outs of at most so long, and at least a second: for who has a lease to renew."""
+        most_s = max(1.0, most_s)
+        timeout_s, connect_s = min(self.timeout_s, most_s), min(self.connect_timeout_s, most_s)
+        return replace(self, timeout_s=timeout_s, connect_timeout_s=connect_s)
 
 
 def read_url(url: str, options: Mapping[str, Any]) -> tuple[Endpoint, dict[str, Any]]:

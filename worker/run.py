@@ -25,7 +25,7 @@ from ..pool import MAX_SLOTS, Boot, Pace, SlotTable, SpawnerHandle
 from ..results import open_result_store
 from .autoscale import Autoscale
 from .banner import banner
-from .broker import Broker
+from .broker import Broker, longest_call_s
 from .consumer import Consumer
 from .exitcodes import ExitCode
 from .giving_back import names_of
@@ -245,7 +245,7 @@ def _check_limits(default_s: float | None, longest_s: float | None, most_s: floa
 
 def _patient(conf: dict[str, Any], lease_s: float) -> dict[str, Any]:
     """The settings with a result store's time-outs cut to what the lease allows: it is renewed by the same thread."""
-    most_s = max(1.0, lease_s / 6)
+    most_s = min(max(1.0, lease_s / 6), longest_call_s(lease_s, conf["worker_deaf_timeout"]))
     options = dict(conf["result_backend_transport_options"] or {})
     for name in ("socket_timeout", "socket_connect_timeout"):
         options[name] = min(options.get(name) or conf[f"redis_{name}"] or most_s, most_s)
