@@ -18,6 +18,7 @@ BEYOND_SQS: Final[dict[str, tuple[str, ...]]] = {
         "test_extend_names_what_was_lost",
         "test_the_lease_time_out_of_the_options_wins",
         "test_two_workers_recover_each_message_once",
+        "test_more_than_a_batch_comes_back_in_order",
         "test_what_an_owner_holds_when_it_leaves_comes_back_after_its_lease",
         "test_maintain_says_when_the_next_lease_ends",
         "test_reserving_renews_the_lease",
@@ -67,9 +68,8 @@ BEYOND_SQS: Final[dict[str, tuple[str, ...]]] = {
         "test_one_reserve_does_not_fill_the_memory_with_large_messages",
         "test_large_letters_go_in_one_call_too",
     ),
-    "moto needs seconds for so many": (
+    "many are sent and polled side by side, in no order": (
         "test_large_numbers_of_letters_go_in_one_call",
-        "test_more_than_a_batch_comes_back_in_order",
         "test_a_large_batch_is_settled_in_one_call",
     ),
 }

@@ -26,6 +26,17 @@ def test_deletes_and_sends_go_ten_to_a_request(open_sqs: OpenSqs, proxy: SqsProx
     assert (len(taken), counts["SendMessageBatch"], counts["DeleteMessageBatch"]) == (30, 3, 3)
 
 
+def test_hundreds_are_settled_in_one_call(open_sqs: OpenSqs, sqs: MotoServer) -> None:
+    worker = open_sqs()
+    worker.publish(envelopes(300))
+    assert worker.requeue(worker.reserve(["hipri"], 300)).done == 300
+    taken = worker.reserve(["hipri"], 300)
+    assert sorted(numbers_of(taken)) == list(range(300))
+    assert worker.extend(taken).done == 300
+    assert worker.ack([Ack(delivery) for delivery in taken]).done == 300
+    assert sqs.counts("hipri") == (0, 0, 0)
+
+
 def test_what_follows_is_sent_before_the_message_is_deleted(open_sqs: OpenSqs, proxy: SqsProxy) -> None:
     worker = open_sqs()
     worker.publish(envelopes(1))
