@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from .moto_server import LOGIN
+from .waiting import wait_until
 
 
 class Request(NamedTuple):
@@ -102,6 +105,7 @@ class SqsProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._server.hang_up()
 
 
 def hidden_for(proxy: SqsProxy) -> list[int]:
@@ -115,6 +119,38 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lines: set[socket.socket] = set()  # of callers, and to the server behind
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
+
+    @contextmanager
+    def holding(self, line: socket.socket) -> Iterator[None]:
+        """While the block lasts, `hang_up` ends this connection."""
+        with self._lock:
+            self._lines.add(line)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lines.discard(line)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with self.holding(request):
+            super().finish_request(request, client_address)
+
+    def hang_up(self) -> None:
+        """End every connection, and so the threads that wait on one: long polls outlive who began them."""
+
+        def is_quiet() -> bool:
+            with self._lock:
+                for line in self._lines:
+                    with suppress(OSError):
+                        line.shutdown(socket.SHUT_RDWR)
+                return not self._lines
+
+        wait_until(is_quiet, "all connections have ended")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is no news."""
@@ -161,9 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
         try:
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
-            connection.request("POST", self.path, body, headers | {"Host": f"127.0.0.1:{port}"})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            connection.connect()
+            with self.server.holding(connection.sock):
+                connection.request("POST", self.path, body, headers | {"Host": f"127.0.0.1:{port}"})
+                answer = connection.getresponse()
+                return answer.status, answer.read()
         finally:
             connection.close()
 
