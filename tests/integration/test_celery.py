@@ -20,6 +20,8 @@ def client_app(redis_url: str) -> Iterator[celery.Celery]:
     app = celery.Celery("client", broker=redis_url, backend=redis_url)
     yield app
     app.close()
+    app.backend.result_consumer.stop()
+    app.backend.client.connection_pool.disconnect()
 
 
 def test_a_celery_client_gets_its_results(shop: Shop, client_app: celery.Celery) -> None:

@@ -24,6 +24,8 @@ def client_app(redis_url: str) -> Iterator[celery.Celery]:
     app = celery.Celery("client", broker=redis_url, backend=redis_url)
     yield app
     app.close()
+    app.backend.result_consumer.stop()
+    app.backend.client.connection_pool.disconnect()
 
 
 def test_a_revoked_delayed_task_is_gone_and_its_result_says_so(any_shop: Shop) -> None:

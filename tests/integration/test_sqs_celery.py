@@ -30,6 +30,8 @@ def client_app(sqs: MotoServer, redis_url: str) -> Iterator[celery.Celery]:
     app.conf.broker_transport_options = {"region": "us-east-1"}
     yield app
     app.close()
+    app.backend.result_consumer.stop()
+    app.backend.client.connection_pool.disconnect()
 
 
 def test_a_stock_client_s_calls_run_here(mixed_shop: Shop, client_app: celery.Celery, sqs: MotoServer) -> None:
