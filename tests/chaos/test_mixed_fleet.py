@@ -2,12 +2,13 @@
 
 What Celery itself does not promise is not asked of it: it acks late here (its default acks first, and a kill then
 loses the task), it publishes the rest of a chain and retries in steps of their own (a kill in between repeats them, so
-there are none here), between its BRPOP and the entry in `unacked` a message is nowhere for a moment (in which it is not
-killed), and its warm stop may last for ever.
+there are none here), between its BRPOP and the entry in `unacked` a message is nowhere for a moment, and what runs at
+most once is acked a moment after it has begun (it is not killed in these moments); its warm stop may last for ever.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 import psutil
 import pytest
@@ -53,16 +55,14 @@ class Stock:
         wait_until(lambda: " ready." in self._path.read_text(errors="replace"), "the Celery worker is ready", 40.0)
 
     def stop(self, how: signal.Signals, tasks: Sequence[Task] = ()) -> list[Kill] | None:
-        """Stop it and start another; returns the faults that this was, or None: one of `tasks` is nowhere just now."""
+        """Stop it and start another; returns the faults that this was, or None: it would lose one of `tasks` now."""
         fault = Kill(boottime(), self.name)
-        if how == KILL:
-            if not self._kill_between(tasks):
-                return None
-            is_fault = True
-        else:
+        if how == WARM:
             self._process.send_signal(how)
-            is_fault = not self._has_ended() or how != WARM
-            self._kill()
+        elif not self._end_between(how, tasks):
+            return None
+        is_fault = not self._has_ended() or how != WARM
+        self._kill()
         self._start()
         return [fault] if is_fault else []
 
@@ -73,30 +73,32 @@ class Stock:
             return False
         return True
 
-    def _kill_between(self, tasks: Sequence[Task]) -> bool:
-        """Kill it, unless it has a message that stands nowhere: with the server held, and its connections ended first.
-
-        Otherwise the server would hand the next message to a connection that nobody reads.
-        """
+    def _end_between(self, how: signal.Signals, tasks: Sequence[Task]) -> bool:
+        """Kill it, or tell it to leave all, but not between two steps that it takes for one of `tasks`."""
         master = psutil.Process(self._process.pid)
         master.suspend()
         with self._server.client() as client:
             client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
             try:
-                if self._is_one_nowhere(tasks):
-                    master.resume()
-                    return False
-                connections = getattr(master, "net_connections", None) or master.connections  # before psutil 6
-                for connection in connections("tcp"):
-                    client.client_kill_filter(addr=f"{connection.laddr.ip}:{connection.laddr.port}")
-                self._kill()
+                is_between = self._is_between(client, tasks)
+                if how == KILL and not is_between:
+                    _hang_up(client, master)
+                    self._kill()
+                    return True
             finally:
                 client.execute_command("CLIENT", "UNPAUSE")
-        return True
+        if not is_between:
+            master.send_signal(how)
+        master.resume()
+        return not is_between
 
-    def _is_one_nowhere(self, tasks: Sequence[Task]) -> bool:
+    def _is_between(self, client: Any, tasks: Sequence[Task]) -> bool:
+        """Whether a message stands nowhere, or one that runs once at most may have begun and is not acked."""
+        ours = {tag for key in client.keys("qworker:held:*") for tag in client.smembers(key)}
+        entries = [entry for tag, entry in client.hgetall("unacked").items() if tag not in ours]
+        its_own = {json.loads(entry)[0]["headers"]["id"] for entry in entries}
         known = self._office.where().keys() | {run.key[0] for run in self._office.runs()}
-        return any(task.id not in known for task in tasks if not task.at_most_once)
+        return any(task.id in its_own if task.at_most_once else task.id not in known for task in tasks)
 
     def _kill(self) -> None:
         """All its processes: its children would otherwise go on for a while."""
@@ -120,6 +122,13 @@ class Stock:
                 cwd=self._office.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | {"CHAOS_WORKER": self.name},
             )  # fmt: skip
+
+
+def _hang_up(client: Any, process: psutil.Process) -> None:
+    """End its connections: the server would hand the next message to one that nobody reads."""
+    connections = getattr(process, "net_connections", None) or process.connections  # before psutil 6
+    for connection in connections("tcp"):
+        client.client_kill_filter(addr=f"{connection.laddr.ip}:{connection.laddr.port}")
 
 
 @pytest.mark.timeout(scaled(300, 900))
