@@ -163,7 +163,7 @@ def test_a_slow_but_steady_connection_may_take_its_time_for_a_large_message(
 ) -> None:
     """8 MiB in pieces that together take longer than the time-out."""
     with Proxy(redis_server.port) as proxy:
-        ours = open_redis("w/1", url=proxy.url)
+        ours = open_redis("w/1", url=proxy.url, socket_timeout=30.0)
         raw = b"x" * (8 << 20)
         ours.publish([Envelope("hipri", raw)])
         proxy.latency_s = 0.02  # for each 64 KiB
