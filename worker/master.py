@@ -165,11 +165,9 @@ class Master:
         """Until the first moment at which something is due; None: only when something comes."""
         moments = [self._life.deadline, *(companion.next_at() for companion in self._companions)]
         if self._works is not None:
-            moments.append(self._works.next_at())
+            moments.append(self._works.next_at(is_stopping=self._life.is_stopping))
         if not self._life.is_stopping:
             moments.append(self._generations.next_at())
-            if self._works is not None:
-                moments.append(self._works.crew.next_at())
         at = min(moments)
         return None if at == math.inf else max(0.0, at - self._clock.monotonic())
 

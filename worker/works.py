@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,10 @@ class Works:
         )
         return cls(plan, crew, upkeep, Lifeline(plan.consumer, clock, plan.deaf_timeout_s))
 
-    def next_at(self) -> float:
-        """When to look after them although nothing has come."""
-        return min(self.upkeep.next_at(), self.lifeline.next_at())
+    def next_at(self, *, is_stopping: bool) -> float:
+        """When to look after them although nothing has come. A worker that stops asks for no more children."""
+        children_at = math.inf if is_stopping else self.crew.next_at()
+        return min(self.upkeep.next_at(), self.lifeline.next_at(), children_at)
 
     def hang(
         self, phase: Phase, spawners: Sequence[int], table: SlotTable, pipe: SignalPipe, image: Image | None
