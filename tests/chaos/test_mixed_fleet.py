@@ -61,7 +61,8 @@ class Stock:
             self._process.send_signal(how)
         elif not self._end_between(how, tasks):
             return None
-        is_fault = not self._has_ended() or how != WARM
+        # A warm stop may hang, and what is not acked meanwhile is given back after the visibility time-out.
+        is_fault = not self._has_ended() or how != WARM or boottime() > fault.at + VISIBILITY_S
         self._kill()
         self._start()
         return [fault] if is_fault else []
