@@ -34,6 +34,7 @@ STOPPED: Final = "stopped"
 BURST_DONE: Final = "burst_done"
 LOGS_REOPENED: Final = "logs_reopened"
 LOG_NOT_REOPENED: Final = "log_not_reopened"
+LOG_LINES_LOST: Final = "log_lines_lost"
 STACKS: Final = "stacks"
 
 # Children

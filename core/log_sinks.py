@@ -8,15 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
 
 from .errors import ConfigError
-
-_STUCK_S: Final = 1.0
+from .log_outlet import Outlet
 
 
 class Sink:
@@ -24,6 +21,7 @@ class Sink:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._outlet = Outlet(fd)
 
     @property
     def fd(self) -> int:
@@ -37,13 +35,16 @@ class Sink:
             return os.isatty(self._fd)
         return False
 
-    def write(self, data: bytes) -> None:
-        """Write all of it, normally in one call. A log that cannot be written must not stop work: the line is lost."""
+    def write(self, data: bytes) -> int:
+        """Write a line. A log that cannot be written must not stop work: the line is lost.
+
+        Returns how many lines have been lost before this one, if there are any and this one was taken.
+        """
         with suppress(OSError):
-            written = self._write_some(data)
-            while written < len(data):
-                data = data[written:]
-                written = self._write_some(data)
+            if self._outlet.write(data):
+                lost, self._outlet.lost = self._outlet.lost, 0
+                return lost
+        return 0
 
     def reopen(self) -> None:
         """Nothing to do."""
@@ -52,16 +53,8 @@ class Sink:
         """Nothing to do."""
 
     def close(self) -> None:
-        """Somebody else's: left open."""
-
-    def _write_some(self, data: bytes) -> int:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:
-            # Somebody who shares the terminal or pipe made it non-blocking, and it is full.
-            if not select.select((), (self._fd,), (), _STUCK_S)[1]:
-                raise
-            return 0
+        """Let go of what was opened here; the descriptor itself is somebody else's."""
+        self._outlet.close()
 
 
 class FileSink(Sink):
@@ -82,11 +75,11 @@ class FileSink(Sink):
         self._next_look = time.monotonic() + 1.0
         self._has_complained = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         """As any sink."""
         if time.monotonic() >= self._next_look:
             self.reopen()
-        super().write(data)
+        return super().write(data)
 
     def reopen(self) -> None:
         """Go on in the file of that name if it is another one by now. When it cannot be opened, stay in the old one."""
@@ -112,6 +105,7 @@ class FileSink(Sink):
 
     def close(self) -> None:
         """Let go of the file."""
+        super().close()
         with suppress(OSError):
             os.close(self._fd)
 

@@ -17,6 +17,7 @@ import traceback
 from contextlib import suppress
 from typing import IO, Any, Final
 
+from . import log_events
 from .errors import ConfigError, SoftTimeLimitExceeded
 from .journal import is_journal, with_priority
 from .log_sinks import FileSink, Sink
@@ -38,6 +39,8 @@ __all__ = [
     "set_process_name",
     "set_task_info",
 ]
+
+_logger = logging.getLogger("qworker.core")
 
 _LEVELS: Final = {
     "DEBUG": logging.DEBUG,
@@ -196,7 +199,17 @@ class LineHandler(logging.Handler):
         except Exception:  # the user's format string or __str__ may raise anything
             self.handleError(record)
             return
-        self.sink.write(scrub(line).encode("utf-8", "backslashreplace") + b"\n")
+        if lost := self.sink.write(scrub(line).encode("utf-8", "backslashreplace") + b"\n"):
+            self._tell(lost)
+
+    def _tell(self, lost: int) -> None:
+        say(
+            _logger,
+            logging.WARNING,
+            log_events.LOG_LINES_LOST,
+            "{lines} lines of this process are missing here: the log did not take them within a second",
+            lines=lost,
+        )
 
 
 def _report() -> None:

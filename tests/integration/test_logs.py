@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -306,3 +307,43 @@ def test_a_log_that_takes_nothing_keeps_no_worker_from_its_work(sqlite_shop: Sho
     assert sqlite_shop.app.send_task("shop.add", args=[1, 2], queue="hipri").get(timeout=20) == 3
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
+
+
+def test_a_log_that_nobody_reads_keeps_neither_tasks_nor_a_stop_waiting(sqlite_shop: Shop) -> None:
+    pipe = sqlite_shop.folder / "log.fifo"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    worker = sqlite_shop.worker("-c", "2", "-Q", "hipri", prefix=("sh", "-c", 'exec "$@" >log.fifo 2>&1', "sh"))
+    results = [sqlite_shop.task("add").delay(number, 0) for number in range(100)]
+
+    assert [result.get(timeout=60) for result in results] == list(range(100))
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert os.read(reader, 100_000).count(b" received") < 100, "it was full"
+    os.close(reader)
+
+
+def test_a_reader_that_comes_back_is_told_how_much_is_missing(sqlite_shop: Shop) -> None:
+    pipe = sqlite_shop.folder / "log.fifo"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    sqlite_shop.worker("-c", "1", "-Q", "hipri", prefix=("sh", "-c", 'exec "$@" >log.fifo 2>&1', "sh"))
+    add = sqlite_shop.task("add")
+    for number in range(30):
+        assert add.delay(number, 0).get(timeout=60) == number
+
+    said = bytearray(os.read(reader, 100_000))
+    add.delay(30, 0).get(timeout=60)
+
+    def is_said() -> bool:
+        with suppress(BlockingIOError):
+            said.extend(os.read(reader, 100_000))
+        return re.search(rb"WARNING/Child-1\] \d+ lines of this process are missing here", said) is not None
+
+    wait_until(is_said, "the number of lines is said")
+    os.close(reader)
+    before, lost, _ = re.split(rb"(\d+) lines of this process", said)
+    # The line that is taken again is that of a task's end, if it was late, or of the next one's begin.
+    assert before.count(b"INFO/Child-1] Task ") + int(lost) in (2 * 30, 2 * 30 + 1)
