@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.clock import follow_broker
-from ..signals import keep_offering, spare_forks
+from ..signals import forget_alarm, keep_offering, spare_forks
 from ..tasks import Action, Hooks, Outcome, meter
 from .slots import SlotTable
 from .titles import set_title, since
@@ -192,6 +192,7 @@ class _Child:
         try:
             return job.run()
         finally:
+            forget_alarm()
             self._table.end(self._slot)
 
     def _may_start(self, seq: int, job: Job) -> bool:

@@ -1,5 +1,6 @@
 """Operating-system signals become events: a self-pipe to wait on, and masks around fork."""
 
+from .alarms import forget_alarm
 from .mask import blocked
 from .orphans import reap_strangers
 from .pipe import SignalPipe
@@ -10,6 +11,7 @@ __all__ = [
     "GROUP_SIGNALS",
     "SignalPipe",
     "blocked",
+    "forget_alarm",
     "ignore_group_signals",
     "keep_offering",
     "offer_stacks",

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import psutil
@@ -57,6 +58,17 @@ def test_a_task_after_one_that_changed_signal_handlers_survives_a_look_at_its_st
     wait_until(lambda: shop.ran() == ["start go"], "the task runs")
     worker.signal(signal.SIGUSR1)
     worker.wait_log("in wait_for")
+    (shop.folder / "go").touch()
+    assert result.get(timeout=10) == "go"
+    assert shop.ran() == ["start go", "end go"]
+
+
+def test_an_alarm_that_a_task_has_left_does_not_end_the_next_one(shop: Shop) -> None:
+    shop.worker("-c", "1", "-Q", "hipri")
+    assert shop.task("edge").delay("alarm").get(timeout=20) == "alarm"
+    result = shop.task("gate").delay("go")
+    wait_until(lambda: shop.ran() == ["start go"], "the task runs")
+    time.sleep(1.2)  # the alarm's time: it is its silence that is looked at
     (shop.folder / "go").touch()
     assert result.get(timeout=10) == "go"
     assert shop.ran() == ["start go", "end go"]

@@ -246,6 +246,8 @@ def edge(kind: str) -> str:
             signal.signal(number, signal.SIG_DFL)
     if kind == "blocked signals":
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    if kind == "alarm":
+        signal.alarm(1)
     if kind == "chdir":
         os.chdir("/")
     if kind == "close 0-2":
