@@ -25,13 +25,15 @@ def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     import sys
 
-    _have_streams()
+    from .streams import have_streams, leave
+
+    have_streams()
     if sys.argv[1:2] == ["health"]:  # called every few seconds in containers: it loads next to nothing
         from .health import quick
 
         answer = quick(sys.argv[2:])
         if answer is not None:
-            sys.exit(answer)
+            leave(answer)
     # The worker counts signals from its first moment: what arrives before its handlers stand waits for them
     # (`signals.SignalPipe`). Every other command lets them through as soon as it is known (`root`).
     signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
@@ -43,21 +45,4 @@ def main() -> NoReturn:
 
     code = run(sys.argv[1:], Image.of_this_process())
     gc.freeze()  # or the interpreter looks for cycles in everything at its end: 0.3 s of a worker on SQS
-    sys.exit(code)
-
-
-def _have_streams() -> None:
-    """Standard streams that are closed (`2>&-`, some supervisors) become /dev/null.
-
-    Their numbers would go to the next sockets, and what a task prints into those; and nobody expects that a stream is
-    None. The lowest number that is free is the one that is missing.
-    """
-    import os
-    import sys
-
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            stream = open(os.devnull, mode)  # noqa: SIM115 - stays open
-            os.set_inheritable(stream.fileno(), True)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
+    leave(code)

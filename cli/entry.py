@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -16,6 +15,7 @@ import click
 from ..core import errors, journal
 from ..worker import ExitCode, Image
 from .root import root
+from .streams import abandon
 
 _INTERRUPTED: Final = 130
 
@@ -39,8 +39,7 @@ def run(arguments: Sequence[str], image: Image | None = None) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         # `qworker queues | head`: nobody reads on. The interpreter would complain when it flushes at exit.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        abandon(1)
         return 1
     except Exception as error:  # the last resort of the process: whatever it is, it gets a code and a line
         return _explain(error, wants_traceback=_is_debug(arguments))

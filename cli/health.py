@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ..core.errors import ConfigError
 from ..monitor import AskError, ask
+from .streams import abandon
 
 LIVE, READY = "/livez", "/readyz"
 
@@ -50,4 +51,4 @@ def _show(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at exit
+        abandon(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -292,3 +293,24 @@ def test_a_command_that_is_started_with_closed_streams_has_streams(tmp_path: Pat
     command = f"exec {sys.executable} -m qworker -A shop -c 1 --burst --logfile log.txt <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=60).returncode == 0
     assert "stopped, exit code 0" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("-A shop -c 1 --burst 2>/dev/full", 0),
+        ("-A shop -c 1 --burst >/dev/full 2>&1", 0),
+        ("-A shop --no-such-option 2>/dev/full", 2),
+        ("-A nowhere 2>/dev/full", 3),
+        ("--version >/dev/full", 70),
+    ],
+)
+def test_a_stream_that_takes_nothing_changes_no_exit_code(
+    tmp_path: Path, command: str, code: int, buffered: bool
+) -> None:
+    (tmp_path / "shop.py").write_text("from qworker import App\napp = App('shop', broker='sqlite:///full.db')\n")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    env |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
+    line = f"exec {sys.executable} -m qworker {command}"
+    assert subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, timeout=60).returncode == code
