@@ -34,6 +34,7 @@ class PatientTransport(SqsTransport):
 
     def reserve(self, queues: Sequence[str], limit: int, *, arm: bool = False) -> list[Delivery]:
         got: list[Delivery] = []
+        self._end_polls()  # begun by SqsTransport.reserve: they do not know what has been settled since
         since = time.monotonic()
         while len(got) < limit:
             more = super().reserve(queues, limit - len(got), arm=arm)
@@ -45,10 +46,13 @@ class PatientTransport(SqsTransport):
             time.sleep(0.002)
         if got or not arm:
             self.stop_fetching()
-            # One under way that finds nothing would tell the next call that nothing is there.
-            wait_until(lambda: not any(lane.polls for lane in self._polls._lanes.values()), "no poll is under way")
+            self._end_polls()
             self._flush()
         return got
+
+    def _end_polls(self) -> None:
+        """Let none be under way: one that finds nothing would tell the next call that nothing is there."""
+        wait_until(lambda: not any(lane.polls for lane in self._polls._lanes.values()), "no poll is under way")
 
     def _is_empty(self, queues: Sequence[str], since: float) -> bool:
         """Whether nothing is there: of polls side by side one may have found what another one missed."""
