@@ -8,6 +8,7 @@ from qworker.core.errors import ConfigError, TransportError
 from qworker.transports import open_transport
 
 from support import RedisServer
+from support.messages import envelopes
 from support.redis_server import free_port
 
 
