@@ -12,16 +12,14 @@ import celery
 import pytest
 
 from support import Shop, Worker, wait_until
+from support.celery_client import celery_client
 from support.celery_worker import celery_worker
 
 
 @pytest.fixture
 def client_app(redis_url: str) -> Iterator[celery.Celery]:
-    app = celery.Celery("client", broker=redis_url, backend=redis_url)
-    yield app
-    app.close()
-    app.backend.result_consumer.stop()
-    app.backend.client.connection_pool.disconnect()
+    with celery_client(redis_url, redis_url) as app:
+        yield app
 
 
 def test_a_celery_client_gets_its_results(shop: Shop, client_app: celery.Celery) -> None:

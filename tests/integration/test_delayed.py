@@ -15,17 +15,15 @@ from qworker import App, TaskRevokedError
 from qworker.transports import Envelope
 
 from support import Shop, Worker, wait_until
+from support.celery_client import celery_client
 from support.messages import envelope
 from support.stopwatch import Stopwatch
 
 
 @pytest.fixture
 def client_app(redis_url: str) -> Iterator[celery.Celery]:
-    app = celery.Celery("client", broker=redis_url, backend=redis_url)
-    yield app
-    app.close()
-    app.backend.result_consumer.stop()
-    app.backend.client.connection_pool.disconnect()
+    with celery_client(redis_url, redis_url) as app:
+        yield app
 
 
 def test_a_revoked_delayed_task_is_gone_and_its_result_says_so(any_shop: Shop) -> None:

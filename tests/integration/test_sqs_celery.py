@@ -11,6 +11,7 @@ import celery
 import pytest
 
 from support import Shop
+from support.celery_client import celery_client
 from support.celery_worker import celery_worker
 from support.moto_server import MotoServer
 from support.samples import load
@@ -26,12 +27,8 @@ def mixed_shop(shop_on: Callable[[str, str], Shop], sqs: MotoServer, redis_url: 
 
 @pytest.fixture
 def client_app(sqs: MotoServer, redis_url: str) -> Iterator[celery.Celery]:
-    app = celery.Celery("client", broker=sqs.url, backend=redis_url)
-    app.conf.broker_transport_options = {"region": "us-east-1"}
-    yield app
-    app.close()
-    app.backend.result_consumer.stop()
-    app.backend.client.connection_pool.disconnect()
+    with celery_client(sqs.url, redis_url, broker_transport_options={"region": "us-east-1"}) as app:
+        yield app
 
 
 def test_a_stock_client_s_calls_run_here(mixed_shop: Shop, client_app: celery.Celery, sqs: MotoServer) -> None:

@@ -17,6 +17,7 @@ from qworker.tasks.encoding import encode_task
 from qworker.transports import Envelope
 
 from support import Shop, wait_until
+from support.celery_client import celery_client
 from support.chaos.scale import new_seed
 
 _MORE_TASKS = '''
@@ -50,11 +51,8 @@ def takes_all_down(text):
 
 @pytest.fixture
 def client_app(redis_url: str) -> Iterator[celery.Celery]:
-    app = celery.Celery("client", broker=redis_url, backend=redis_url)
-    yield app
-    app.close()
-    app.backend.result_consumer.stop()
-    app.backend.client.connection_pool.disconnect()
+    with celery_client(redis_url, redis_url) as app:
+        yield app
 
 
 @pytest.fixture

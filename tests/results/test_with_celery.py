@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
-import celery
 import pytest
 
 from qworker.core.settings import Settings
@@ -15,25 +15,15 @@ from qworker.results import ResultStore, StoredResult, open_result_store
 from qworker.results.asyncresult import AsyncResult
 
 from support import RedisServer
+from support.celery_client import celery_client
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Celery calls redis-py's setex
 
 
 @pytest.fixture
 def make_celery(redis_server: RedisServer) -> Iterator[Callable[..., Any]]:
-    made = []
-
-    def make(**settings: Any) -> Any:
-        app = celery.Celery("client", broker="memory://", backend=redis_server.url)
-        app.conf.update(settings)
-        made.append(app)
-        return app
-
-    yield make
-    for app in made:
-        app.backend.result_consumer.stop()
-        app.backend.client.connection_pool.disconnect()
-        app.close()
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(celery_client("memory://", redis_server.url, **settings))
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+"""A stock Celery client in the test's own process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import celery
+
+
+@contextmanager
+def celery_client(broker: str, backend: str, **settings: Any) -> Iterator[celery.Celery]:
+    """An application with results on Redis; nothing of it is left open."""
+    app = celery.Celery("client", broker=broker, backend=backend)
+    app.conf.update(settings)
+    try:
+        yield app
+    finally:
+        gc.collect()  # results are in cycles; one that goes later would open a connection anew
+        app.close()
+        app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()
