@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
+from .listener import Listener, connected_with
 from .waiting import wait_until
 
 
-class Proxy:
-    """Forwards bytes both ways, one thread for each direction. A context manager.
+class Proxy(Listener):
+    """Forwards bytes both ways, one thread for each direction.
 
     All switches apply to every connection, present and future, until they are turned back: `swallows_replies`,
     `is_black_hole` (nothing passes, nothing is closed), `latency_s` (before each piece, both ways), `trickles` (replies
@@ -23,9 +23,8 @@ class Proxy:
     """
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._said: dict[socket.socket, bytes] = {}
         self._deaf: bytes | None = None
@@ -38,10 +37,6 @@ class Proxy:
         self.is_black_hole = False
         self.latency_s = 0.0
         self.trickles = False
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
 
     def interrupt_before(self, marker: bytes, action: Callable[[], object]) -> None:
         """Once: when a client sends `marker`, forward what stands before it, run `action`, then forward the rest."""
@@ -97,29 +92,17 @@ class Proxy:
             end(client)
             _hang_up(server)
 
-    def __enter__(self) -> Proxy:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        _hang_up(self._listener)
+    def leave(self) -> None:
         self.cut()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:  # the server is down: so is the way to it
-                client.close()
-                continue
-            with self._lock:
-                self._pairs.append((client, server))
-            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+    def welcome(self, client: socket.socket) -> None:
+        server = connected_with(self._target, client)
+        if server is None:
+            return
+        with self._lock:
+            self._pairs.append((client, server))
+        threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+        threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
         try:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
+from .listener import Listener
 from .redis_server import RedisServer, free_port
 
 FOLDER = Path(__file__).with_name("tls")
@@ -48,34 +48,20 @@ def has_tls() -> bool:
         return False
 
 
-class TlsFront:
-    """Accepts TLS connections for localhost and forwards them, one thread for each. A context manager."""
+class TlsFront(Listener):
+    """Accepts TLS connections for localhost and forwards them, one thread for each."""
 
     def __init__(self, port: int, *, wants_client_certificate: bool = False) -> None:
+        super().__init__()
         self._target = port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(FOLDER / "server.pem", FOLDER / "server.key")
         if wants_client_certificate:
             self._context.load_verify_locations(FOLDER / "ca.pem")
             self._context.verify_mode = ssl.CERT_REQUIRED
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
 
-    def __enter__(self) -> TlsFront:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+    def welcome(self, client: socket.socket) -> None:
+        threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._target)) as server:

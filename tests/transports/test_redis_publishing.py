@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from qworker.transports import Transport
 
 from support import RedisServer
 from support.impatience import impatient
+from support.listener import Listener
 from support.messages import envelope, envelopes
 from support.proxy import Proxy
 from support.server_states import REFUSALS, full
@@ -86,30 +86,16 @@ def test_a_send_is_repeated_when_the_broker_comes_back_in_time(
         assert behind.llen("hipri") == 1  # the server has forgotten the first one
 
 
-class Closed:
-    """A server that closes every connection at once, and counts them. A context manager."""
+class Closed(Listener):
+    """A server that closes every connection at once, and counts them."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        super().__init__()
         self.count = 0
 
-    def __enter__(self) -> Closed:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.count += 1  # before the client can know that it is closed
-            client.close()
+    def welcome(self, client: socket.socket) -> None:
+        self.count += 1  # before the client can know that it is closed
+        client.close()
 
 
 def test_a_send_is_repeated_as_often_as_the_policy_says(app_on: Callable[..., App]) -> None:

@@ -5,31 +5,27 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from types import TracebackType
+
+from ..listener import Listener, connected_with
 
 TO_SERVER, TO_CLIENT = "to server", "to client"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
-class Cutter:
-    """Forwards until it is armed and the bytes are spent, then goes on with new connections. A context manager.
+class Cutter(Listener):
+    """Forwards until it is armed and the bytes are spent, then goes on with new connections.
 
     Bytes of all connections count together, in the order in which they pass.
     """
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._direction: str | None = None
         self._left = 0
         self._resets = False
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def is_armed(self) -> bool:
@@ -50,33 +46,20 @@ class Cutter:
         with self._lock:
             self._direction = None
 
-    def __enter__(self) -> Cutter:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def leave(self) -> None:
         with self._lock:
             self._cut()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                client.close()
-                continue
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
-                self._pairs.append((client, server))
-            threading.Thread(target=self._pump, args=(client, server, TO_SERVER), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, TO_CLIENT), daemon=True).start()
+    def welcome(self, client: socket.socket) -> None:
+        server = connected_with(self._target, client)
+        if server is None:
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._pairs.append((client, server))
+        threading.Thread(target=self._pump, args=(client, server, TO_SERVER), daemon=True).start()
+        threading.Thread(target=self._pump, args=(server, client, TO_CLIENT), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         try:
