@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,9 @@ def celery_client(broker: str, backend: str, **settings: Any) -> Iterator[celery
     try:
         yield app
     finally:
-        gc.collect()  # results are in cycles; one that goes later would open a connection anew
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Celery leaves some sockets to the collector
+            gc.collect()  # and results, which are in cycles: one that goes later would open a connection anew
         app.close()
         app.backend.result_consumer.stop()
         app.backend.client.connection_pool.disconnect()
