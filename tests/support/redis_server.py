@@ -35,7 +35,7 @@ class RedisServer:
 
     def __init__(self, *arguments: str, executable: str | None = None, password: str = "") -> None:
         self.executable = executable or newest_redis()
-        self.port = free_port()
+        self.port = _port_of_node() if "--cluster-enabled" in arguments else free_port()
         self._arguments = arguments
         self._password = password
         self._folder = tempfile.TemporaryDirectory(prefix="qworker-redis-")
@@ -157,19 +157,33 @@ def free_port() -> int:
     """
     while True:
         port = _dice.randrange(_FIRST_PORT, _first_ephemeral())
-        if port in _given:
-            continue
+        if _is_claimed_now(port):
+            return port
+
+
+def _port_of_node() -> int:
+    """As `free_port`, for a node of a cluster: it listens to others 10 000 above its own port."""
+    while True:
+        port = free_port()
+        bus = port + 10_000
+        if bus < _first_ephemeral() and _is_claimed_now(bus):
+            return port
+
+
+def _is_claimed_now(port: int) -> bool:
+    if port in _given:
+        return False
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _given.add(port)
+    with socket.socket() as probe:
         try:
-            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            continue
-        _given.add(port)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+            return False
+    return True
 
 
 @cache
