@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -128,7 +128,8 @@ class Booted:
             yield
         finally:
             for pid in (group / "cgroup.procs").read_text().split():
-                (group.parent / "cgroup.procs").write_text(pid)
+                with suppress(ProcessLookupError):  # killed for its memory meanwhile
+                    (group.parent / "cgroup.procs").write_text(pid)
             wait_until(lambda: _removed(group), "the control group is empty", 20.0)
 
     def __enter__(self) -> Booted:
