@@ -84,8 +84,9 @@ class SqliteFile:
             self.close()
             self._pid = os.getpid()
         if self._connection is None:
+            before = _identity(self.path)  # a file that is replaced while we open it is found out by the next look
             self._connection = self._connect()
-            self._identity = _identity(self.path)
+            self._identity = before or _identity(self.path)
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:

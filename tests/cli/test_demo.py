@@ -97,7 +97,7 @@ def later_requeue(self, deliveries, *, crashed=False, due=None):
 
 
 def slow_reject(self, rejections):
-    time.sleep(1.0)
+    time.sleep(1.0)  # the slowness that is planted
     return reject(self, rejections)
 
 

@@ -140,7 +140,7 @@ def test_what_an_owner_holds_when_it_leaves_comes_back_after_its_lease(
 def test_reserving_renews_the_lease(producer: Transport, open_on: OpenTransport, ours: Transport) -> None:
     slow = open_on("slow/1", lease_s=30.0)
     producer.publish(envelopes(1))
-    time.sleep(0.3)
+    time.sleep(0.3)  # the lease grows older: what is looked for is that it is young again
     before = time.monotonic()
     assert len(slow.reserve(["hipri"], 1)) == 1
     look_again_s = ours.maintain().look_again_s

@@ -32,7 +32,7 @@ def test_a_time_in_which_nobody_was_heard_of_is_nobody_s_death(
     producer.publish(envelopes(2))
     taken = [owner.reserve(["hipri"], 1) for owner in owners]
     other = open_on("other/1", lease_s=first)
-    time.sleep(_LEASE_S * 1.1)
+    time.sleep(_LEASE_S * 1.1)  # the pause itself
     assert other.maintain().recovered == 0
     for owner, deliveries in zip(owners, taken, strict=True):
         assert list(owner.extend(deliveries).lost) == []
